@@ -1,0 +1,60 @@
+"""`mpq-supervisor`: the command line. Subcommands are imported only when they are run.
+
+Exit codes are documented in docs/exit-codes.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpq_supervisor import __version__
+
+DEFAULT_CONFIG = Path("/etc/mpq/mpq.toml")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["ctl"]:  # has a parser of its own
+        from mpq_supervisor import ctl
+
+        return ctl.main(arguments[1:])
+    parsed = _parser(pki=arguments[:1] == ["pki"]).parse_args(arguments)
+    if parsed.command == "run":
+        from mpq_supervisor import run
+
+        return run.main(parsed.config, parsed.runtime_dir)
+    if parsed.command == "check":
+        from mpq_supervisor import check
+
+        return check.main(parsed.file)
+    from mpq_supervisor import pki
+
+    return pki.main(parsed)
+
+
+def _parser(pki: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mpq-supervisor", description="Multi-WAN QUIC tunnels, one isolated worker each."
+    )
+    parser.add_argument("--version", action="version", version=f"mpq {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run this host's tunnels in the foreground")
+    run.add_argument("-c", "--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
+    run.add_argument("--runtime-dir", type=Path, help="control socket and state (default: as configured, /run/mpq)")
+    check = commands.add_parser("check", help="check a configuration and show what it would run")
+    check.add_argument("file", metavar="FILE", type=Path, nargs="?", default=DEFAULT_CONFIG)
+    commands.add_parser("ctl", help="look at and steer the running supervisor", add_help=False)
+    authority = commands.add_parser("pki", help="make a CA and certificates")
+    if pki:
+        from mpq_supervisor.pki import add_arguments
+
+        add_arguments(authority)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

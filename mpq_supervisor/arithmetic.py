@@ -1,0 +1,170 @@
+"""The numbers, names and addresses that follow from a configuration by arithmetic. Pure.
+
+For a site whose WAN has suffix s (1 for the first in the file) and whose number at the hub is n; where three
+numbers stand, they are those of critical, bulk and default:
+
+    tunnels          cr{s} br{s} df{s}         a plain 1:1 tunnel: mpq and the digits of the WAN's name
+    index            3(s-1) + 0, 1, 2          plain: + 0; from it table, mark and uid
+    hub port         45010 + (s-1)
+    source port      base + 10(s-1) + 0, 1, 2  plain: + 9
+    inner subnet     the (s-1)th after `inner.ipv4` and `inner.ipv6`
+    inner host       12n + 1, 5, 9             plain: + 1; the hub is 254
+    WAN table        table_base - 10 + s
+
+A hub's workers are `mt4.critical` with TUN `mt4c`, or `mt4` alone; index 3(place in the file) + class.
+A number depends on nothing but its own entry, so that a reload moves no neighbour.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from mpq_supervisor.decode import nearest
+from mpq_supervisor.schema import (
+    ClassConfig,
+    HubConfig,
+    Identity,
+    Listener,
+    Network,
+    Site,
+    SiteConfig,
+    Wan,
+)
+from mpq_worker.contract import TrafficClass
+
+CRITICAL, DEFAULT, BULK = TrafficClass.CRITICAL, TrafficClass.DEFAULT, TrafficClass.BULK
+TUNNEL_ORDER = (CRITICAL, BULK, DEFAULT)
+PREFIX = {CRITICAL: "cr", BULK: "br", DEFAULT: "df"}
+HUB_TUN_LETTER = {CRITICAL: "c", DEFAULT: "d", BULK: "b"}
+FIRST_HUB_PORT = 45010
+HUB_HOST = 254
+NUMBERS_PER_SITE = 12
+PLAIN_SOURCE_PORT = 9
+
+
+class ClassPlan(msgspec.Struct, frozen=True):
+    """How the packets of a class are marked and queued. `priority` is SO_PRIORITY of the outer packets."""
+
+    traffic_class: TrafficClass
+    dscp: int
+    priority: int
+    txqueuelen: int
+
+
+DEFAULT_CLASSES = {
+    CRITICAL: ClassPlan(CRITICAL, dscp=46, priority=6, txqueuelen=100),
+    BULK: ClassPlan(BULK, dscp=8, priority=2, txqueuelen=500),
+    DEFAULT: ClassPlan(DEFAULT, dscp=0, priority=0, txqueuelen=250),
+}
+
+
+def suffix_of(place: int, wan: Wan) -> int:
+    """A WAN's suffix; `place` is its index in the file."""
+    return place + 1 if wan.suffix is None else wan.suffix
+
+
+def hub_port(suffix: int, wan: Wan) -> int:
+    """The hub's port for a WAN."""
+    return FIRST_HUB_PORT + suffix - 1 if wan.hub_port is None else wan.hub_port
+
+
+def tunnel_names(config: SiteConfig, suffix: int, wan: Wan) -> dict[str, TrafficClass | None]:
+    """Names and classes of a WAN's tunnels, in order."""
+    carried = config.matrix.get(wan.name)
+    if carried is not None and not carried:
+        digits = re.search(r"\d+$", wan.name)
+        return {f"mpq{digits[0] if digits else suffix}": None}
+    classes = class_plans(config.classes)
+    return {f"{PREFIX[c]}{suffix}": c for c in TUNNEL_ORDER if c in classes and (carried is None or c in carried)}
+
+
+def class_plans(configured: tuple[ClassConfig, ...]) -> dict[TrafficClass, ClassPlan]:
+    """The classes of a host: the three usual ones, or those that its file lists."""
+    if not configured:
+        return DEFAULT_CLASSES
+    plans = {}
+    for entry in configured:
+        usual = DEFAULT_CLASSES[entry.name]
+        changes = {
+            key: value for key in ("dscp", "priority", "txqueuelen") if (value := getattr(entry, key)) is not None
+        }
+        plans[entry.name] = msgspec.structs.replace(usual, **changes)
+    return plans
+
+
+def nth_subnet(network: Network, steps: int) -> Network:
+    """The subnet of the same length `steps` after `network`. Raises ValueError past the end of addresses."""
+    start = int(network.network_address) + steps * network.num_addresses
+    return type(network)((start, network.prefixlen))
+
+
+def host(network: Network, number: int) -> str:
+    """Address `number` of a subnet, as text."""
+    return str(network.network_address + number)
+
+
+def inner_number(site_number: int, traffic_class: TrafficClass | None) -> int:
+    """Host number of a site's tunnel inside its subnet; a plain tunnel has that of critical."""
+    position = TUNNEL_ORDER.index(traffic_class) if traffic_class is not None else 0
+    return NUMBERS_PER_SITE * site_number + 1 + 4 * position
+
+
+def site_numbers(network: Network) -> int:
+    """How many sites have room in a subnet: 21 in a /24. The last address of it is left alone (broadcast)."""
+    return max(0, (network.num_addresses - 2 - 9) // NUMBERS_PER_SITE + 1)
+
+
+def hub_worker_names(config: HubConfig, listener: Listener) -> dict[str, TrafficClass | None]:
+    """Names and classes of a listener's workers, in order."""
+    if listener.workers == "shared":
+        return {listener.name: None}
+    return {f"{listener.name}.{c.name.lower()}": c for c in TrafficClass if c in class_plans(config.classes)}
+
+
+def hub_tun(listener: Listener, traffic_class: TrafficClass | None) -> str:
+    """The TUN of a hub's worker."""
+    return listener.name + (HUB_TUN_LETTER[traffic_class] if traffic_class is not None else "")
+
+
+def site_inner(site: Site, listener: Listener, worker: str, traffic_class: TrafficClass | None) -> tuple[str, ...]:
+    """Inner addresses of a site at one worker of a hub; at a shared one it may use those of every class."""
+    if worker in site.addresses:
+        return tuple(str(address) for address in site.addresses[worker])
+    if site.number is None:
+        return ()
+    classes = TUNNEL_ORDER if traffic_class is None else (traffic_class,)
+    return tuple(
+        host(network, inner_number(site.number, c))
+        for network in (listener.ipv4, listener.ipv6)
+        if network is not None
+        for c in classes
+    )
+
+
+def lan_worker(config: HubConfig, listener: str | None, traffic_class: TrafficClass | None) -> str:
+    """The worker of a LAN prefix behind a site. Raises ValueError saying why there is no single one."""
+    candidates = [entry for entry in config.listener if listener in (None, entry.name)]
+    if not candidates:
+        raise ValueError(f'no listener "{listener}"{nearest(str(listener), (e.name for e in config.listener))}')
+    if len(candidates) > 1:
+        raise ValueError("return route is ambiguous: name the listener, there are several")
+    workers = hub_worker_names(config, candidates[0])
+    if candidates[0].workers == "shared":
+        return candidates[0].name
+    matches = [name for name, c in workers.items() if c == traffic_class]
+    if not matches:
+        known = ", ".join(c.name.lower() for c in workers.values() if c is not None)
+        raise ValueError(f"return route is ambiguous: name the class, one of {known}")
+    return matches[0]
+
+
+def identity_name(identity: Identity) -> str:
+    """The host's name: as configured, or the stem of its certificate's file."""
+    return identity.name or re.sub(r"\.[^.]*$", "", identity.certificate.rsplit("/", 1)[-1])
+
+
+def mark_shift(mask: int) -> int:
+    """How far left of a mark's bit 0 its mask begins."""
+    return (mask & -mask).bit_length() - 1

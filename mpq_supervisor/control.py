@@ -1,0 +1,211 @@
+"""The control socket: one request per connection, a line of JSON each way.
+
+Who may connect is a matter of the socket's owner, group and mode, and is checked once more by SO_PEERCRED. A
+client can cost a connection for a few seconds, never the supervisor's attention.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from mpq_supervisor import lifecycle
+from mpq_supervisor.fleet import Fleet
+from mpq_supervisor.lifecycle import State
+from mpq_supervisor.plan import HostPlan, UnknownName, select
+from mpq_supervisor.status import HostStatus
+
+SOCKET_NAME = "ctl.sock"
+MAX_REQUEST = 65_536
+MAX_CLIENTS = 16
+IO_TIMEOUT = 5.0
+MAX_WAIT = 120.0
+
+log = logging.getLogger(__name__)
+
+
+class Code(IntEnum):
+    """How a request ended; also the exit code of `ctl`."""
+
+    OK = 0
+    FAILED = 1  # understood, but the answer is no: not UP, not in time, a configuration that cannot be used
+    USAGE = 2
+    UNKNOWN = 3  # no such name
+    UNREACHABLE = 4
+    REFUSED = 5
+
+
+Verb = Literal["status", "start", "stop", "restart", "reload"]
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`names` as `plan.select` takes them, none meaning all; `wait` is how many seconds to wait for UP."""
+
+    command: Verb
+    names: tuple[str, ...] = ()
+    wait: float = 0.0
+
+
+class Response(msgspec.Struct, frozen=True):
+    """`lines` are for people, `status` (restricted to the names) for everything else."""
+
+    code: Code
+    lines: tuple[str, ...] = ()
+    status: HostStatus | None = None
+
+
+Reload = Callable[[], list[str]]
+"""Reads the configuration again; returns what changed, or raises ReloadFailed."""
+
+
+class ReloadFailed(Exception):
+    """The supervisor goes on as it was; `lines` say what is wrong."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+class Control:
+    """Serves `ctl` for one fleet."""
+
+    def __init__(self, fleet: Fleet, plan: Callable[[], HostPlan], reload: Reload) -> None:
+        self._fleet = fleet
+        self._plan = plan
+        self._reload = reload
+        self._clients = 0
+        self._group: int | None = None
+        self._server: asyncio.Server | None = None
+
+    async def start(self, directory: Path, group: str) -> None:
+        """Listens in `directory`. Without such a group only our own user and root may connect."""
+        path = directory / SOCKET_NAME
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(KeyError):
+            self._group = grp.getgrnam(group).gr_gid
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        mask = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(mask)
+        if self._group is None:
+            log.warning('no group "%s": only uid %d may use %s', group, os.geteuid(), path)
+        else:
+            os.chown(path, -1, self._group)
+            os.chmod(path, 0o660)
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
+
+    def close(self) -> None:
+        """Stops listening."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients += 1
+        try:
+            response = await self._respond(reader, writer)
+            writer.write(msgspec.json.encode(response) + b"\n")
+            async with asyncio.timeout(IO_TIMEOUT):
+                await writer.drain()
+        except (TimeoutError, ConnectionError) as error:
+            log.debug("control: client gone: %s", error)
+        finally:
+            self._clients -= 1
+            writer.close()
+
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Response:
+        uid, permitted = self._peer(writer)
+        if not permitted:
+            log.warning("control: uid %d refused", uid)
+            return Response(Code.REFUSED, ("you may not control this supervisor",))
+        if self._clients > MAX_CLIENTS:
+            return Response(Code.REFUSED, (f"{MAX_CLIENTS} others are connected",))
+        try:
+            async with asyncio.timeout(IO_TIMEOUT):
+                request = msgspec.json.decode(await reader.readuntil(), type=Request)
+        except (msgspec.MsgspecError, asyncio.LimitOverrunError, asyncio.IncompleteReadError) as error:
+            return Response(Code.USAGE, (f"not a request: {error}",))
+        if request.command != "status":
+            log.info("control: uid %d: %s %s", uid, request.command, " ".join(request.names))
+        return await self._execute(request)
+
+    async def _execute(self, request: Request) -> Response:
+        if request.command == "reload":
+            try:
+                return Response(Code.OK, tuple(self._reload()) or ("nothing changed",))
+            except ReloadFailed as failure:
+                return Response(Code.FAILED, tuple(failure.lines))
+        try:
+            words = request.names or ("all",)
+            names = tuple(dict.fromkeys(name for word in words for name in select(self._plan(), word)))
+        except UnknownName as unknown:
+            return Response(Code.UNKNOWN, (str(unknown),))
+        code = Code.OK
+        match request.command:
+            case "start":
+                self._fleet.command(names, lifecycle.StartWanted())
+                code = await self._come_up(names, request.wait, {})
+            case "stop":
+                self._fleet.command(names, lifecycle.StopWanted())
+                code = await self._go_down(names, request.wait)
+            case "restart":
+                before = {name: self._fleet.workers[name].life.starts for name in names}
+                self._fleet.command(names, lifecycle.RestartWanted())
+                code = await self._come_up(names, request.wait, before)
+        status = self._fleet.status()
+        shown = tuple(worker for worker in status.workers if worker.name in names)
+        return Response(code, status=msgspec.structs.replace(status, workers=shown))
+
+    async def _come_up(self, names: tuple[str, ...], seconds: float, before: dict[str, int]) -> Code:
+        def settled() -> bool:
+            return all(
+                life.state is State.FAILED or (life.state is State.UP and life.starts > before.get(name, 0))
+                for name, life in lives()
+            )
+
+        def lives() -> list[tuple[str, lifecycle.Life]]:
+            return [(name, self._fleet.workers[name].life) for name in names if name in self._fleet.workers]
+
+        if seconds <= 0:
+            return Code.OK
+        await self._fleet.wait(settled, min(seconds, MAX_WAIT))
+        return Code.OK if all(life.state is State.UP for _, life in lives()) and settled() else Code.FAILED
+
+    async def _go_down(self, names: tuple[str, ...], seconds: float) -> Code:
+        def down() -> bool:
+            workers = (self._fleet.workers.get(name) for name in names)
+            return all(worker is None or worker.life.state is State.STOPPED for worker in workers)
+
+        if seconds <= 0:
+            return Code.OK
+        return Code.OK if await self._fleet.wait(down, min(seconds, MAX_WAIT)) else Code.FAILED
+
+    def _peer(self, writer: asyncio.StreamWriter) -> tuple[int, bool]:
+        sock: socket.socket = writer.get_extra_info("socket")
+        _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid in (0, os.geteuid()):
+            return uid, True
+        if self._group is None:
+            return uid, False
+        return uid, gid == self._group or _is_member(uid, self._group)
+
+
+def _is_member(uid: int, gid: int) -> bool:
+    try:
+        user = pwd.getpwuid(uid)
+        return user.pw_gid == gid or user.pw_name in grp.getgrgid(gid).gr_mem
+    except KeyError:
+        return False

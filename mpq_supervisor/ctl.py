@@ -1,0 +1,114 @@
+"""`mpq-supervisor ctl`: asks the running supervisor, over its control socket. Exit codes: `control.Code`."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from mpq_supervisor.control import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
+from mpq_supervisor.lifecycle import State
+from mpq_supervisor.table import host_table, worker_page
+
+_DEFAULT_WAIT = 15.0
+_IO_TIMEOUT = 10.0
+
+
+def main(args: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    try:
+        options = _parser().parse_args(args)
+    except SystemExit as end:  # argparse has said what is wrong, or helped
+        return int(end.code or 0)
+    verb: Verb = "status" if options.command == "show" else options.command
+    wait = getattr(options, "wait", 0.0)
+    request = Request(verb, tuple(getattr(options, "names", ())), wait)
+    try:
+        response = ask(options.runtime_dir / SOCKET_NAME, request)
+    except PermissionError:
+        return _complain(f"you may not use {options.runtime_dir / SOCKET_NAME}", Code.REFUSED)
+    except (OSError, msgspec.MsgspecError) as error:
+        return _complain(f"no supervisor at {options.runtime_dir / SOCKET_NAME}: {error}", Code.UNREACHABLE)
+    if options.json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(response), indent=2) + b"\n")
+    else:
+        _print(options.command, response)
+    return _verdict(response) if getattr(options, "check", False) else response.code
+
+
+def ask(path: Path, request: Request) -> Response:
+    """One request to the supervisor listening at `path`. Raises OSError, or MsgspecError for a garbled answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_IO_TIMEOUT + request.wait)
+        sock.connect(str(path))
+        sock.sendall(msgspec.json.encode(request) + b"\n")
+        with sock.makefile("rb") as answer:
+            return msgspec.json.decode(answer.read(), type=Response)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mpq-supervisor ctl",
+        description="Look at and steer the running supervisor.",
+        epilog="NAME is a tunnel or worker, a class, a WAN or listener, or all. Exit codes: 0 done, 1 not UP or "
+        "not possible, 2 usage, 3 unknown name, 4 no supervisor, 5 refused.",
+    )
+    parser.add_argument("--runtime-dir", type=Path, default=Path("/run/mpq"), help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    status = commands.add_parser("status", help="one line per worker")
+    status.add_argument("names", metavar="NAME", nargs="*")
+    status.add_argument("--check", action="store_true", help="exit 1 unless every worker shown is UP")
+    show = commands.add_parser("show", help="everything about some workers")
+    show.add_argument("names", metavar="NAME", nargs="+")
+    for verb, help_text in (
+        ("start", "start what was stopped or has failed"),
+        ("stop", "stop, until started again"),
+        ("restart", "stop and start"),
+    ):
+        command = commands.add_parser(verb, help=help_text)
+        command.add_argument("names", metavar="NAME", nargs="+")
+        command.add_argument(
+            "--wait", type=_seconds, default=_DEFAULT_WAIT, help="seconds to wait for it (default: %(default)s)"
+        )
+        command.add_argument("--no-wait", dest="wait", action="store_const", const=0.0)
+    commands.add_parser("reload", help="read the configuration again")
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for programs")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_WAIT:
+        raise ValueError
+    return value
+
+
+def _print(command: str, response: Response) -> None:
+    out = sys.stdout if response.code is Code.OK else sys.stderr
+    for line in response.lines:
+        print(line, file=out)
+    if response.status is None:
+        return
+    if command == "show":
+        print("\n\n".join(worker_page(worker) for worker in response.status.workers))
+    elif command == "status":
+        print(host_table(response.status))
+    else:
+        for worker in response.status.workers:
+            print(f"{worker.name}  {worker.state}{f'  {worker.reason}' if worker.reason else ''}")
+
+
+def _verdict(response: Response) -> Code:
+    if response.code is not Code.OK or response.status is None:
+        return response.code
+    return Code.OK if all(w.state is State.UP for w in response.status.workers) else Code.FAILED
+
+
+def _complain(text: str, code: Code) -> Code:
+    print(f"mpq-supervisor ctl: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,179 @@
+"""TOML values → the Structs of `schema`, with every problem found and not only the first. Pure.
+
+msgspec stops at its first error, so this walks the Structs itself, field by field and element by element, and
+leaves to msgspec what it does well: one plain value with its bounds. A value that cannot be read counts as
+absent: its default stands in, or, where there is none, its section is None in the result. That is what lets
+`validate` look at the rest of a file that has a problem; nobody else ever sees such a result.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+from mpq_supervisor.schema import Address, InterfaceName, Name, Network, PortRange, SiteName
+from mpq_worker.contract import TrafficClass
+
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong with a configuration. `path` is where (`wan[1].interface`); empty: the whole file."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+def decode(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
+    """`value` as `kind`, or None after having added to `problems` why not."""
+    try:
+        if kind in _PARSERS:
+            return _PARSERS[kind](value)
+        origin = get_origin(kind)
+        if origin in (Union, UnionType):
+            (kind,) = (option for option in get_args(kind) if option is not NoneType)
+            return decode(kind, value, path, problems)
+        if origin is Literal:
+            return _one_of(get_args(kind), value)
+        if origin is tuple:
+            return _decode_list(get_args(kind)[0], value, path, problems)
+        if origin is dict:
+            return _decode_table(get_args(kind)[1], _expect(dict, value), path, problems)
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return _decode_struct(kind, _expect(dict, value), path, problems)
+        return msgspec.convert(value, kind)
+    except ValueError as error:  # msgspec.ValidationError is one
+        problems.append(Problem(path, str(error)))
+        return None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ " (did you mean "x"?)", or nothing when nothing is near."""
+    close = get_close_matches(word, list(known), 1)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def join(path: str, key: str) -> str:
+    """`path.key`, the key quoted where TOML would."""
+    key = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'
+    return f"{path}.{key}" if path else key
+
+
+def _decode_struct(
+    kind: type[msgspec.Struct], table: dict[str, Any], path: str, problems: list[Problem]
+) -> msgspec.Struct | None:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for key in table.keys() - fields.keys():
+        problems.append(Problem(join(path, key), f"unknown key{nearest(key, fields)}"))
+    values: dict[str, Any] = {}
+    complete = True
+    for key, field in fields.items():
+        value = None
+        if key in table:
+            value = decode(field.type, table[key], join(path, key), problems)
+        elif field.required:
+            problems.append(Problem(join(path, key), "is missing"))
+        if value is not None:
+            values[field.name] = value
+        else:
+            complete &= not field.required
+    if not complete and path:
+        return None
+    # The whole file is kept even when a section of it is not there.
+    for field in fields.values():
+        if field.required:
+            values.setdefault(field.name, () if get_origin(field.type) is tuple else None)
+    return kind(**values)
+
+
+def _decode_list(kind: Any, value: Any, path: str, problems: list[Problem]) -> tuple[Any, ...] | None:
+    if kind is Address and isinstance(value, str):
+        value = [value]
+    items = _expect(list, value)
+    decoded = tuple(decode(kind, item, f"{path}[{index}]", problems) for index, item in enumerate(items))
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return decoded  # None where one is unusable: the others keep their index
+    return None if None in decoded else decoded
+
+
+def _decode_table(kind: Any, table: dict[str, Any], path: str, problems: list[Problem]) -> dict[str, Any]:
+    decoded = {key: decode(kind, value, join(path, key), problems) for key, value in table.items()}
+    return {key: value for key, value in decoded.items() if value is not None}
+
+
+def _expect(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        words: dict[Any, str] = {dict: "a table", list: "a list", str: "a string"}
+        raise ValueError(f"must be {words[kind]}, not {reprlib.repr(value)}")
+    return value
+
+
+def _one_of(options: Iterable[str], value: Any) -> str:
+    options = list(options)
+    if value not in options:
+        hint = nearest(value, options) if isinstance(value, str) else ""
+        raise ValueError(f"must be one of {', '.join(options)}, not {reprlib.repr(value)}{hint}")
+    return str(value)
+
+
+def _matching(pattern: re.Pattern[str], rule: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        text = str(_expect(str, value))
+        if not pattern.fullmatch(text):
+            raise ValueError(f'"{text}" {rule}')
+        return text
+
+    return parse
+
+
+def _interface(value: Any) -> str:
+    text = _matching(_INTERFACE, "is no interface name (letters, digits, - _ . @)")(value)
+    if len(text) > 15:  # IFNAMSIZ - 1
+        raise ValueError(f'"{text}" is longer than the 15 characters of an interface name')
+    return text
+
+
+def _network(kind: type[IPv4Network] | type[IPv6Network]) -> Callable[[Any], Network]:
+    def parse(value: Any) -> Network:
+        network = ip_network(_expect(str, value))
+        if not isinstance(network, kind):
+            raise ValueError(f"{value} is not an IPv{4 if kind is IPv4Network else 6} prefix")
+        return network
+
+    return parse
+
+
+def _ports(value: Any) -> PortRange:
+    match = _PORTS.fullmatch(str(value)) if isinstance(value, int | str) else None
+    if match is None:
+        raise ValueError(f'{value!r} is neither a port nor a range such as "10000-20000"')
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not 1 <= first <= last <= 65535:
+        raise ValueError(f"{value!r} is not within 1-65535, the lower port first")
+    return PortRange(first, last)
+
+
+_PARSERS: dict[Any, Callable[[Any], Any]] = {
+    Address: lambda value: ip_address(_expect(str, value)),
+    Network: lambda value: ip_network(_expect(str, value)),
+    IPv4Network: _network(IPv4Network),
+    IPv6Network: _network(IPv6Network),
+    InterfaceName: _interface,
+    Name: _matching(_NAME, "is no name (up to 32 letters, digits, - and _)"),
+    SiteName: _matching(_SITE_NAME, "is no name (up to 63 letters, digits, - _ and .)"),
+    PortRange: _ports,
+    TrafficClass: lambda value: TrafficClass[_one_of([c.name.lower() for c in TrafficClass], value).upper()],
+}

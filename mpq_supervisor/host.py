@@ -1,0 +1,188 @@
+"""The host's network, as the fleet uses it: TUNs and sockets to lend to workers, the state of the WANs.
+
+    up()      closes (nftables, backstops, rules), then opens (TUNs, addresses, routes, HTB)
+    watch()   from then on keeps it so, and tells when a WAN changed
+    down()    "closed": what is left refuses LAN traffic; "open": nothing is left
+
+Every method is quick (some 10 ms at most, for nft) and may be called inside the event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from logging import Logger
+from typing import Literal
+
+from mpq_supervisor import nft, sockets, sysctl
+from mpq_supervisor.monitor import Monitor
+from mpq_supervisor.netlink import Netlink
+from mpq_supervisor.network import Desired, LinkState, closed, desired, link_state
+from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
+from mpq_supervisor.reconcile import reconcile
+from mpq_supervisor.tun import open_tun
+from mpq_worker.contract import SINK_SLOT
+from mpq_worker.errors import HostFault
+
+_Port = tuple[tuple[str, ...], int]
+
+
+class Host:
+    """Owns every descriptor that it hands out; the receiver gets copies (SCM_RIGHTS)."""
+
+    def __init__(self, plan: HostPlan, log: Logger) -> None:
+        self._plan = plan
+        self._log = log
+        self._netlink = Netlink()
+        self._table = nft.Table()
+        self._monitor: Monitor | None = None
+        self._callback: Callable[[str], None] = lambda wan: None
+        self._told: dict[str, LinkState] = {}
+        self._tuns: dict[str, int] = {}
+        self._sockets: dict[str, socket.socket] = {}
+        self._groups: dict[_Port, sockets.Group] = {}
+        self._refused: tuple[str, ...] = ()
+        self.links: dict[str, LinkState] = {}
+
+    @property
+    def changes(self) -> int:
+        """Changes asked of the kernel so far; a second `up` adds none."""
+        return self._netlink.changes + self._table.changes
+
+    def check(self) -> list[str]:
+        """What of the host's settings is wrong, a line each, and what mends it."""
+        return sysctl.check(self._plan)
+
+    def up(self) -> None:
+        """Makes the host's network what the plan says, and puts back what others removed. Raises HostFault.
+
+        Where nothing differs it changes nothing.
+        """
+        self._table.apply(nft.render(self._plan))
+        self._open()
+        self._refresh()
+
+    def watch(self, callback: Callable[[str], None]) -> None:
+        """From now on does so whenever something changes, and tells the name of each WAN that is not as it was."""
+        self._callback, self._told = callback, self.links
+        self._monitor = Monitor(self._on_change)
+        self._monitor.look()  # at what happened between `up` and now
+
+    def apply(self, plan: HostPlan) -> None:
+        """Goes over to a new plan, or stays with the old one and raises HostFault.
+
+        What only the old one had is closed here; a worker that still holds a copy keeps that until it ends.
+        """
+        old, self._plan = self._plan, plan
+        try:
+            self.up()
+        except HostFault:
+            self._plan = old
+            self.up()
+            raise
+        finally:
+            self._close_what_went()
+
+    def down(self, on_stop: Literal["closed", "open"]) -> None:
+        """Gives everything back, or everything but what refuses LAN traffic. The workers must be gone."""
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        for group in self._groups.values():
+            group.close()
+        for sock in self._sockets.values():
+            sock.close()
+        for fd in self._tuns.values():
+            os.close(fd)
+        self._groups, self._sockets, self._tuns = {}, {}, {}
+        there = self._netlink.snapshot()
+        refused = reconcile(self._netlink, closed(self._plan, there) if on_stop == "closed" else Desired(), there)
+        for line in refused:
+            self._log.warning("network: %s", line)
+        if on_stop == "open":
+            self._table.remove()
+        self._netlink.close()
+
+    def tunnel_fds(self, tunnel: TunnelPlan) -> tuple[int, int] | None:
+        """TUN and a fresh UDP socket for a site's worker; None while its WAN cannot reach the hub."""
+        udp = self.rebind(tunnel)
+        return None if udp is None else (self._tuns[tunnel.tun], udp)
+
+    def rebind(self, tunnel: TunnelPlan) -> int | None:
+        """A new UDP socket on the WAN's present address, in the place of the last; None as above."""
+        old = self._sockets.pop(tunnel.name, None)
+        if old is not None:
+            old.close()
+        ends = self.links[tunnel.wan].reach(tunnel.hub_addresses)
+        if ends is None:
+            return None
+        local, remote = (ends[0], tunnel.source_port), (ends[1], tunnel.hub_port)
+        try:
+            sock = sockets.site_socket(tunnel.interface, local, remote, tunnel.dscp, tunnel.priority)
+        except OSError as error:  # the WAN went this very moment; `watch` will tell
+            self._log.warning("%s: no UDP socket from %s to %s: %s", tunnel.name, *ends, error.strerror)
+            return None
+        self._sockets[tunnel.name] = sock
+        return sock.fileno()
+
+    def hub_fds(self, worker: HubWorkerPlan) -> tuple[int, int]:
+        """TUN and UDP socket for a hub's worker, the same ones at every call."""
+        group = self._groups[worker.addresses, worker.port]
+        return self._tuns[worker.tun], group.lend(worker.slot, worker.dscp, worker.priority)
+
+    def sunk(self, worker: HubWorkerPlan) -> int:
+        """Datagrams that came to a hub worker's port and named no slot of it, ever."""
+        return self._groups[worker.addresses, worker.port].drops(SINK_SLOT)
+
+    def _open(self) -> None:
+        """Opens what the plan has and we have not. A TUN that somebody deleted is opened anew."""
+        there = self._netlink.links()
+        for worker in self._plan.workers:
+            if worker.tun in self._tuns and worker.tun not in there:
+                self._log.warning("%s: somebody deleted the TUN %s", worker.name, worker.tun)
+                os.close(self._tuns.pop(worker.tun))
+            if worker.tun not in self._tuns:
+                self._tuns[worker.tun] = open_tun(worker.tun)
+        for worker in self._plan.hub_workers:
+            port = worker.addresses, worker.port
+            if port not in self._groups:
+                self._groups[port] = sockets.Group(*port)
+
+    def _close_what_went(self) -> None:
+        plan = self._plan
+        for name in self._sockets.keys() - {tunnel.name for tunnel in plan.tunnels}:
+            self._sockets.pop(name).close()
+        for tun in self._tuns.keys() - {worker.tun for worker in plan.workers}:
+            os.close(self._tuns.pop(tun))
+        slots: dict[_Port, set[int]] = {}
+        for worker in plan.hub_workers:
+            slots.setdefault((worker.addresses, worker.port), set()).add(worker.slot)
+        for port in self._groups.keys() - slots.keys():
+            self._groups.pop(port).close()
+        for port, group in self._groups.items():
+            group.keep(slots[port])
+
+    def _refresh(self) -> None:
+        """Reads the kernel's state and reconciles it."""
+        there = self._netlink.snapshot()
+        refused = reconcile(self._netlink, desired(self._plan, there), there)
+        for line in refused:
+            if line not in self._refused:
+                self._log.warning("network: %s", line)
+        self._refused = refused
+        self.links = {wan.name: link_state(wan, there) for wan in self._plan.wans}
+
+    def _on_change(self, nftables: bool) -> None:
+        try:
+            if nftables:
+                self._table.apply(nft.render(self._plan))
+            self._open()
+            self._refresh()
+        except (HostFault, OSError) as error:  # this host's trouble must not end the loop that mends it
+            self._log.error("network: %s", error)
+            return
+        told, self._told = self._told, self.links
+        for name, state in self.links.items():
+            if told.get(name) != state:
+                self._callback(name)

@@ -1,0 +1,95 @@
+"""From the plan to the messages that a worker is started and configured with. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpq_supervisor.network import LinkState
+from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
+from mpq_worker.contract import ConfigureHub, ConfigureSite, Credentials, Fork, TrafficClass
+
+Entry = TunnelPlan | HubWorkerPlan
+"""What the plan says of one worker."""
+
+NICE = {TrafficClass.CRITICAL: -5, TrafficClass.DEFAULT: 0, TrafficClass.BULK: 10}
+"""The weight of a class where there is no cgroup for it; negative only with SYS_NICE."""
+
+
+def class_of(entry: Entry) -> TrafficClass:
+    """A worker for all classes counts as default."""
+    return TrafficClass.DEFAULT if entry.traffic_class is None else entry.traffic_class
+
+
+def fork_order(entry: Entry, plan: HostPlan, may_raise: bool) -> Fork:
+    """How the worker is forked; `seq` is the zygote's to fill in. Every worker's group is its own, like its uid."""
+    nice = NICE[class_of(entry)]
+    return Fork(
+        seq=0,
+        name=entry.name,
+        uid=entry.uid,
+        gid=entry.uid,
+        nice=nice if may_raise else max(nice, 0),
+        cpus=plan.supervisor.cpus,
+    )
+
+
+def configure_site(
+    tunnel: TunnelPlan, plan: HostPlan, credentials: Credentials, hub_address: tuple[str, int]
+) -> ConfigureSite:
+    """`hub_address` is what the socket that goes with it is connected to."""
+    return ConfigureSite(
+        name=tunnel.name,
+        site=plan.name,
+        traffic_class=class_of(tunnel),
+        hub_name=plan.hub_name,
+        hub_address=hub_address,
+        slot=tunnel.slot,
+        inner=tunnel.inner,
+        credentials=credentials,
+        timing=plan.timing,
+        transport=plan.transport(tunnel),
+        orphan_exit=plan.supervisor.on_orphan == "exit",
+    )
+
+
+def configure_hub(worker: HubWorkerPlan, plan: HostPlan, credentials: Credentials, reset_key: bytes) -> ConfigureHub:
+    """`reset_key` is the worker's own, see `secrets.reset_key`."""
+    return ConfigureHub(
+        name=worker.name,
+        slot=worker.slot,
+        inner=worker.inner,
+        credentials=credentials,
+        reset_key=reset_key,
+        sites=worker.sites,
+        timing=plan.timing,
+        transport=plan.transport(worker),
+        orphan_exit=plan.supervisor.on_orphan == "exit",
+    )
+
+
+def same_process(old: Entry, new: Entry) -> bool:
+    """Whether a worker configured as `old` can go on as `new`: at a hub, sites come and go while it runs."""
+    if isinstance(old, HubWorkerPlan) and isinstance(new, HubWorkerPlan):
+        old = msgspec.structs.replace(old, sites=new.sites, routes=new.routes)
+    return old == new
+
+
+def same_host(old: HostPlan, new: HostPlan) -> bool:
+    """Whether what every worker is told is the same in both plans."""
+    return (
+        (old.name, old.hub_name, old.timing) == (new.name, new.hub_name, new.timing)
+        and old.supervisor.key_update_packets == new.supervisor.key_update_packets
+        and old.supervisor.on_orphan == new.supervisor.on_orphan
+        and old.supervisor.cpus == new.supervisor.cpus
+    )
+
+
+def obstacle(tunnel: TunnelPlan, link: LinkState | None) -> str:
+    """Why a tunnel cannot run over its WAN as that is now; empty when it can."""
+    if link is None or not link.present:
+        return f"{tunnel.wan}: no interface {tunnel.interface}"
+    if not link.carrier:
+        return f"{tunnel.wan}: {tunnel.interface} has no carrier"
+    if link.reach(tunnel.hub_addresses) is None:
+        return f"{tunnel.wan}: {tunnel.interface} has no address and route to {', '.join(tunnel.hub_addresses)}"
+    return ""

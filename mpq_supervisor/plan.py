@@ -1,0 +1,415 @@
+"""A configuration worked out to the last number: what a host runs, and with what. Pure.
+
+The arithmetic is in `arithmetic`; here it is put together into one frozen `HostPlan`, which is all that the
+rest of the supervisor knows of a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from mpq_supervisor.arithmetic import (
+    BULK,
+    CRITICAL,
+    DEFAULT,
+    DEFAULT_CLASSES,
+    HUB_HOST,
+    PLAIN_SOURCE_PORT,
+    TUNNEL_ORDER,
+    ClassPlan,
+    class_plans,
+    host,
+    hub_port,
+    hub_tun,
+    hub_worker_names,
+    identity_name,
+    inner_number,
+    lan_worker,
+    mark_shift,
+    nth_subnet,
+    site_inner,
+    suffix_of,
+    tunnel_names,
+)
+from mpq_supervisor.decode import nearest
+from mpq_supervisor.schema import (
+    Address,
+    Config,
+    HubConfig,
+    Identity,
+    Listener,
+    PortRange,
+    Rule,
+    SiteConfig,
+    Supervisor,
+    Wan,
+    Watchdog,
+)
+from mpq_worker.contract import SiteEntry, Timing, TrafficClass, Transport, slot_of
+
+__all__ = [
+    "LAST_RESORT",
+    "ClassPlan",
+    "HostPlan",
+    "HubWorkerPlan",
+    "LanPlan",
+    "PortRange",
+    "Rule",
+    "TunnelPlan",
+    "UnknownName",
+    "WanPlan",
+    "make_plan",
+    "select",
+]
+
+DEFAULT_RULES = (
+    Rule(traffic_class=CRITICAL, protocol="udp", ports=(PortRange(5060, 5060), PortRange(10000, 20000))),
+    Rule(traffic_class=CRITICAL, dscp=(46,)),
+    Rule(
+        traffic_class=DEFAULT,
+        protocol="tcp",
+        ports=(PortRange(80, 80), PortRange(443, 443), PortRange(8443, 8443)),
+    ),
+)
+LAST_RESORT = BULK
+
+
+class WanPlan(msgspec.Struct, frozen=True):
+    """One uplink; `table` holds its own routes, `rate_mbit` is what HTB may send (None: no HTB)."""
+
+    name: str
+    interface: str
+    suffix: int
+    table: int
+    hub_addresses: tuple[str, ...]
+    hub_port: int
+    rate_mbit: float | None
+
+
+class TunnelPlan(msgspec.Struct, frozen=True):
+    """One worker of a site. `name` is also its TUN; `traffic_class` is None for a plain 1:1 tunnel."""
+
+    name: str
+    traffic_class: TrafficClass | None
+    wan: str
+    interface: str
+    index: int
+    source_port: int
+    hub_addresses: tuple[str, ...]
+    hub_port: int
+    slot: int
+    inner4: str | None
+    inner6: str | None
+    peer4: str | None
+    peer6: str | None
+    mtu: int
+    table: int
+    mark: int
+    dscp: int
+    priority: int
+    txqueuelen: int
+    uid: int
+
+    @property
+    def tun(self) -> str:
+        """Name of the TUN interface."""
+        return self.name
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """Inner addresses, as the contract wants them."""
+        return _present(self.inner4, self.inner6)
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The hub's inner addresses."""
+        return _present(self.peer4, self.peer6)
+
+
+class LanPlan(msgspec.Struct, frozen=True):
+    """Where traffic that enters by `interface` goes, by class; a class without a tunnel is refused."""
+
+    name: str
+    interface: str
+    wan: str
+    tunnels: dict[TrafficClass, str]
+
+
+class HubWorkerPlan(msgspec.Struct, frozen=True):
+    """One worker of a hub. `addresses` are those its port is bound to, `subnets` its listener's inner ones,
+    `routes` the inner hosts and LAN prefixes whose packets belong into `tun`. Revoked sites are left out."""
+
+    name: str
+    listener: str
+    traffic_class: TrafficClass | None
+    tun: str
+    index: int
+    slot: int
+    port: int
+    addresses: tuple[str, ...]
+    inner4: str | None
+    inner6: str | None
+    subnets: tuple[str, ...]
+    sites: tuple[SiteEntry, ...]
+    routes: tuple[str, ...]
+    mtu: int
+    dscp: int
+    priority: int
+    txqueuelen: int
+    uid: int
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """Inner addresses, as the contract wants them."""
+        return _present(self.inner4, self.inner6)
+
+
+class HostPlan(msgspec.Struct, frozen=True):
+    """All that a host runs. A site has `tunnels`, a hub has `hub_workers`; the other is empty."""
+
+    role: Literal["site", "hub"]
+    name: str
+    identity: Identity
+    hub_name: str
+    classes: tuple[ClassPlan, ...]
+    wans: tuple[WanPlan, ...]
+    lans: tuple[LanPlan, ...]
+    rules: tuple[Rule, ...]
+    tunnels: tuple[TunnelPlan, ...]
+    hub_workers: tuple[HubWorkerPlan, ...]
+    nat_interface: str | None
+    supervisor: Supervisor
+    watchdog: Watchdog
+
+    @property
+    def workers(self) -> tuple[TunnelPlan, ...] | tuple[HubWorkerPlan, ...]:
+        """The workers of this host, in the order in which they are shown."""
+        return self.tunnels or self.hub_workers
+
+    def worker(self, name: str) -> TunnelPlan | HubWorkerPlan:
+        """The worker of this name. Raises UnknownName."""
+        for worker in self.workers:
+            if worker.name == name:
+                return worker
+        raise UnknownName(name, (worker.name for worker in self.workers))
+
+    @property
+    def timing(self) -> Timing:
+        """What every worker is told about liveness."""
+        return Timing(probe_interval=self.watchdog.probe_interval, peer_timeout=self.watchdog.peer_timeout)
+
+    def transport(self, worker: TunnelPlan | HubWorkerPlan) -> Transport:
+        """What one worker tells QUIC."""
+        return Transport(inner_mtu=worker.mtu, key_update_packets=self.supervisor.key_update_packets)
+
+
+class UnknownName(LookupError):
+    """No worker, class, WAN or listener is called `word`; the text says what is near."""
+
+    def __init__(self, word: str, known: Iterable[str]) -> None:
+        super().__init__(f'no "{word}" here{nearest(word, known)}')
+        self.word = word
+
+
+def select(plan: HostPlan, word: str) -> tuple[str, ...]:
+    """Names of the workers that `word` means: a worker, its TUN, a class, a WAN, a listener, or "all".
+
+    Raises UnknownName.
+    """
+    groups: dict[str, dict[str, None]] = {"all": {}}
+    for worker in plan.workers:
+        group = worker.wan if isinstance(worker, TunnelPlan) else worker.listener
+        traffic_class = worker.traffic_class
+        words = {"all", worker.name, worker.tun, group}
+        if traffic_class is not None:
+            words.add(traffic_class.name.lower())
+        for known in words:
+            groups.setdefault(known, {})[worker.name] = None
+    if word not in groups:
+        raise UnknownName(word, groups)
+    return tuple(groups[word])
+
+
+def make_plan(config: Config) -> HostPlan:
+    """The plan of a configuration that `config.load` accepted."""
+    return _plan_site(config) if isinstance(config, SiteConfig) else _plan_hub(config)
+
+
+# ---------------------------------------------------------------- the two roles
+
+
+def _plan_site(config: SiteConfig) -> HostPlan:
+    classes = class_plans(config.classes)
+    wans, tunnels, carried = [], [], {}
+    for place, wan in enumerate(config.wan):
+        suffix = suffix_of(place, wan)
+        addresses = _texts(wan.hub_address or config.hub.address)
+        port = hub_port(suffix, wan)
+        wans.append(
+            WanPlan(
+                name=wan.name,
+                interface=wan.interface,
+                suffix=suffix,
+                table=config.supervisor.table_base - 10 + suffix,
+                hub_addresses=addresses,
+                hub_port=port,
+                rate_mbit=wan.rate_mbit,
+            )
+        )
+        names = tunnel_names(config, suffix, wan)
+        carried[wan.name] = names
+        tunnels += [_plan_tunnel(config, suffix, wan, name, c, addresses, port) for name, c in names.items()]
+    return HostPlan(
+        role="site",
+        name=identity_name(config.identity),
+        identity=config.identity,
+        hub_name=config.hub.name,
+        classes=tuple(classes.values()),
+        wans=tuple(wans),
+        lans=tuple(LanPlan(lan.name, lan.interface, lan.wan, _lan_tunnels(carried[lan.wan])) for lan in config.lan),
+        rules=config.rule or tuple(rule for rule in DEFAULT_RULES if rule.traffic_class in classes),
+        tunnels=tuple(tunnels),
+        hub_workers=(),
+        nat_interface=None,
+        supervisor=config.supervisor,
+        watchdog=config.watchdog,
+    )
+
+
+def _plan_tunnel(
+    config: SiteConfig,
+    suffix: int,
+    wan: Wan,
+    name: str,
+    traffic_class: TrafficClass | None,
+    hub_addresses: tuple[str, ...],
+    port: int,
+) -> TunnelPlan:
+    supervisor, inner = config.supervisor, config.inner
+    position = TUNNEL_ORDER.index(traffic_class) if traffic_class is not None else 0
+    index = 3 * (suffix - 1) + position
+    net4 = nth_subnet(inner.ipv4, suffix - 1) if inner.ipv4 else None
+    net6 = nth_subnet(inner.ipv6, suffix - 1) if inner.ipv6 else None
+    number = inner_number(inner.number, traffic_class)
+    kind = _kind(class_plans(config.classes), traffic_class)
+    return TunnelPlan(
+        name=name,
+        traffic_class=traffic_class,
+        wan=wan.name,
+        interface=wan.interface,
+        index=index,
+        source_port=supervisor.source_port_base
+        + 10 * (suffix - 1)
+        + (PLAIN_SOURCE_PORT if traffic_class is None else position),
+        hub_addresses=hub_addresses,
+        hub_port=port,
+        slot=slot_of(traffic_class),
+        inner4=host(net4, number) if net4 else None,
+        inner6=host(net6, number) if net6 else None,
+        peer4=host(net4, HUB_HOST) if net4 else None,
+        peer6=host(net6, HUB_HOST) if net6 else None,
+        mtu=wan.mtu,
+        table=supervisor.table_base + index,
+        mark=(index + 1) << mark_shift(supervisor.mark_mask),
+        dscp=kind.dscp,
+        priority=kind.priority,
+        txqueuelen=kind.txqueuelen,
+        uid=supervisor.uid_base + index,
+    )
+
+
+def _lan_tunnels(names: dict[str, TrafficClass | None]) -> dict[TrafficClass, str]:
+    """A class that a WAN does not carry goes down to the next lower one that it does, never up: bulk must not
+    get at the tunnel of critical. What is left out has no tunnel and is refused."""
+    by_class = {c: name for name, c in names.items()}
+    chosen: dict[TrafficClass, str] = {}
+    for place, traffic_class in enumerate(TrafficClass):
+        for candidate in (None, *tuple(TrafficClass)[place:]):
+            if candidate in by_class:
+                chosen[traffic_class] = by_class[candidate]
+                break
+    return chosen
+
+
+def _plan_hub(config: HubConfig) -> HostPlan:
+    workers = [
+        _plan_hub_worker(config, place, listener, name, traffic_class)
+        for place, listener in enumerate(config.listener)
+        for name, traffic_class in hub_worker_names(config, listener).items()
+    ]
+    return HostPlan(
+        role="hub",
+        name=identity_name(config.identity),
+        identity=config.identity,
+        hub_name=identity_name(config.identity),
+        classes=tuple(class_plans(config.classes).values()),
+        wans=(),
+        lans=(),
+        rules=(),
+        tunnels=(),
+        hub_workers=tuple(workers),
+        nat_interface=config.nat.interface if config.nat else None,
+        supervisor=config.supervisor,
+        watchdog=config.watchdog,
+    )
+
+
+def _plan_hub_worker(
+    config: HubConfig, place: int, listener: Listener, name: str, traffic_class: TrafficClass | None
+) -> HubWorkerPlan:
+    index = 3 * place + (traffic_class or 0)
+    networks = [network for network in (listener.ipv4, listener.ipv6) if network is not None]
+    kind = _kind(class_plans(config.classes), traffic_class)
+    entries = tuple(
+        SiteEntry(
+            name=site.name,
+            identity=site.uri,
+            inner=inner,
+            prefixes=tuple(
+                str(lan.prefix) for lan in site.lan if lan_worker(config, lan.listener, lan.traffic_class) == name
+            ),
+        )
+        for site in config.site
+        if not site.revoked and (inner := site_inner(site, listener, name, traffic_class))
+    )
+    return HubWorkerPlan(
+        name=name,
+        listener=listener.name,
+        traffic_class=traffic_class,
+        tun=hub_tun(listener, traffic_class),
+        index=index,
+        slot=slot_of(traffic_class),
+        port=listener.port,
+        addresses=_texts(listener.address),
+        inner4=host(listener.ipv4, HUB_HOST) if listener.ipv4 else None,
+        inner6=host(listener.ipv6, HUB_HOST) if listener.ipv6 else None,
+        subnets=tuple(str(network) for network in networks),
+        sites=entries,
+        routes=tuple(
+            route
+            for entry in entries
+            for route in (*(f"{a}/{128 if ':' in a else 32}" for a in entry.inner), *entry.prefixes)
+        ),
+        mtu=listener.mtu,
+        dscp=kind.dscp,
+        priority=kind.priority,
+        txqueuelen=kind.txqueuelen,
+        uid=config.supervisor.uid_base + index,
+    )
+
+
+def _kind(plans: dict[TrafficClass, ClassPlan], traffic_class: TrafficClass | None) -> ClassPlan:
+    """A worker without a class carries all of them and is marked as default."""
+    wanted = DEFAULT if traffic_class is None else traffic_class
+    return plans.get(wanted, DEFAULT_CLASSES[wanted])
+
+
+def _texts(addresses: Iterable[Address]) -> tuple[str, ...]:
+    return tuple(str(address) for address in addresses)
+
+
+def _present(*addresses: str | None) -> tuple[str, ...]:
+    return tuple(address for address in addresses if address is not None)

@@ -1,0 +1,48 @@
+"""What is wrong with a configuration: one list that every check adds to, and the checks they share. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from mpq_supervisor.decode import Problem, join
+from mpq_supervisor.schema import Network
+from mpq_worker.contract import TrafficClass
+
+_T = TypeVar("_T")
+RESERVED_WORDS = {"all", *(c.name.lower() for c in TrafficClass)}
+"""What `ctl` takes for a group of workers; no WAN or listener may be called so."""
+
+
+class Problems:
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def add(self, path: str, text: str) -> None:
+        self.found.append(Problem(path, text))
+
+    def check_unique(self, what: str, key: str, values: Iterable[tuple[str, Hashable]]) -> None:
+        """Adds a problem for every value that an earlier entry of the list has already."""
+        seen: dict[Hashable, str] = {}
+        for path, value in values:
+            first = seen.setdefault(value, path)
+            if first != path:
+                shown = value.name.lower() if isinstance(value, TrafficClass) else value
+                self.add(join(path, key), f'"{shown}" is taken: {first} has the same {what} {key}')
+
+
+def each(items: Sequence[_T], path: str) -> Iterator[tuple[str, _T]]:
+    """The readable entries of a list with their paths."""
+    return ((f"{path}[{index}]", item) for index, item in enumerate(items) if item is not None)
+
+
+def check_size(path: str, network: Network, problems: Problems) -> bool:
+    if network.num_addresses >= 256:
+        return True
+    problems.add(path, f"{network} is too small: a /24 (IPv6: /120) or larger has room for the hub's 254")
+    return False
+
+
+def check_interface_length(path: str, what: str, name: str, problems: Problems) -> None:
+    if len(name) > 15:
+        problems.add(path, f"its {what} {name} is longer than the 15 characters of an interface name")

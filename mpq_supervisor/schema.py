@@ -1,0 +1,215 @@
+"""What a configuration file may say: the frozen Structs behind `/etc/mpq/mpq.toml`. Pure.
+
+One Struct per TOML section, one field per key; docs/configuration.md describes each of them. `decode` fills
+them in, `validate` checks what one field alone cannot show, `config.load` does both.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from mpq_worker.contract import TrafficClass
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+InterfaceName = Annotated[str, "a name that Linux takes for an interface"]
+Name = Annotated[str, "a name of ours: WAN, LAN, listener"]
+SiteName = Annotated[str, "a site's name, as in its certificate: mpq://site/NAME"]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Dscp = Annotated[int, Meta(ge=0, le=63)]
+InnerMtu = Annotated[int, Meta(ge=1280, le=8900)]  # 1280: RFC 8200 section 5
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class PortRange(msgspec.Struct, frozen=True):
+    """Ports `first` to `last`, both included; written 5060, "5060" or "10000-20000"."""
+
+    first: int
+    last: int
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Identity(_Section, frozen=True):
+    """PEM files. A site's `name` is the NAME of its certificate's `mpq://site/NAME`; by default the stem of
+    the certificate's file name."""
+
+    certificate: str
+    key: str
+    ca: str
+    name: SiteName = ""
+
+
+class ClassConfig(_Section, frozen=True):
+    """A class that differs from the usual (see `DEFAULT_CLASSES`); None means as usual."""
+
+    name: TrafficClass
+    dscp: Dscp | None = None
+    priority: Annotated[int, Meta(ge=0, le=6)] | None = None  # as SO_PRIORITY, socket(7)
+    txqueuelen: Annotated[int, Meta(ge=10, le=10_000)] | None = None
+
+
+class Supervisor(_Section, frozen=True):
+    """What the supervisor may use of its host. See docs/configuration.md."""
+
+    on_stop: Literal["closed", "open"] = "closed"
+    on_orphan: Literal["continue", "exit"] = "continue"
+    uid_base: Annotated[int, Meta(ge=1000, le=2_000_000_000)] = 47000
+    control_group: str = "mpq"
+    runtime_directory: str = "/run/mpq"
+    state_directory: str = "/var/lib/mpq"
+    table_base: Annotated[int, Meta(ge=11, le=1_000_000)] = 110
+    mark_mask: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] = 0x00FF0000
+    rule_priority: Annotated[int, Meta(ge=1, le=32_000)] = 10000
+    source_port_base: Annotated[int, Meta(ge=1024, le=65_000)] = 46000
+    key_update_packets: Annotated[int, Meta(ge=1000, le=1 << 23)] = 4_194_304  # RFC 9001 section 6.6
+    memory_limit_mb: Annotated[int, Meta(ge=32)] = 256
+    cpus: tuple[Annotated[int, Meta(ge=0, le=4095)], ...] = ()
+
+
+class Watchdog(_Section, frozen=True):
+    """When a worker or a peer counts as dead, and how soon it is tried again. All in seconds."""
+
+    heartbeat_timeout: Seconds = 1.5
+    peer_timeout: Seconds = 1.0
+    start_timeout: Seconds = 10.0
+    probe_interval: Seconds = 0.25
+    backoff_initial: Seconds = 0.1
+    backoff_max: Seconds = 30.0
+    healthy_after: Seconds = 10.0
+
+
+# ---------------------------------------------------------------- site
+
+
+class Hub(_Section, frozen=True):
+    """The hub of a site. `name` is a SAN of the hub's certificate."""
+
+    name: str
+    address: tuple[Address, ...]
+
+
+class Inner(_Section, frozen=True):
+    """Subnets of the WAN with suffix 1, and this site's number at the hub."""
+
+    ipv4: IPv4Network | None = None
+    ipv6: IPv6Network | None = None
+    number: Annotated[int, Meta(ge=0)] = 0
+
+
+class Wan(_Section, frozen=True):
+    """One uplink. `suffix` (by default its place in the file, from 1) gives tunnels, ports and subnets their
+    numbers; keep it when another WAN is taken out of the file."""
+
+    name: Name
+    interface: InterfaceName
+    suffix: Annotated[int, Meta(ge=1, le=9)] | None = None
+    hub_port: Port | None = None
+    hub_address: tuple[Address, ...] = ()
+    rate_mbit: Annotated[float, Meta(gt=0, le=100_000)] | None = None
+    mtu: InnerMtu = 1400
+
+
+class Lan(_Section, frozen=True):
+    """An interface whose incoming traffic takes the tunnels of one WAN."""
+
+    name: Name
+    interface: InterfaceName
+    wan: str
+
+
+class Rule(_Section, frozen=True):
+    """One line of the classifier: every field that is given must match; `ports` are destination ports."""
+
+    traffic_class: TrafficClass = msgspec.field(name="class")
+    protocol: Literal["tcp", "udp", "sctp", "icmp", "icmpv6", "esp", "gre"] | None = None
+    ports: tuple[PortRange, ...] = ()
+    dscp: tuple[Dscp, ...] = ()
+
+
+class SiteConfig(_Section, frozen=True):
+    """A site's file."""
+
+    role: Literal["site"]
+    identity: Identity
+    hub: Hub
+    inner: Inner
+    wan: tuple[Wan, ...]
+    classes: tuple[ClassConfig, ...] = msgspec.field(default=(), name="class")
+    matrix: dict[str, tuple[TrafficClass, ...]] = {}
+    lan: tuple[Lan, ...] = ()
+    rule: tuple[Rule, ...] = ()
+    supervisor: Supervisor = Supervisor()
+    watchdog: Watchdog = Watchdog()
+
+
+# ---------------------------------------------------------------- hub
+
+
+class Listener(_Section, frozen=True):
+    """One UDP port of a hub, shared by all sites' tunnels of one WAN."""
+
+    name: Name
+    port: Port
+    address: tuple[Address, ...] = (IPv6Address("::"),)
+    ipv4: IPv4Network | None = None
+    ipv6: IPv6Network | None = None
+    workers: Literal["per-class", "shared"] = "per-class"
+    mtu: InnerMtu = 1400
+
+
+class SiteLan(_Section, frozen=True):
+    """A prefix behind a site. Its return traffic takes one worker: that of `listener` and `class`."""
+
+    prefix: Network
+    traffic_class: TrafficClass | None = msgspec.field(default=None, name="class")
+    listener: str | None = None
+
+
+class Site(_Section, frozen=True):
+    """A site as a hub knows it. `addresses` replaces the arithmetic of `number` for the workers it names."""
+
+    name: SiteName
+    identity: str = ""
+    number: Annotated[int, Meta(ge=0)] | None = None
+    addresses: dict[str, tuple[Address, ...]] = {}
+    lan: tuple[SiteLan, ...] = ()
+    revoked: bool = False
+
+    @property
+    def uri(self) -> str:
+        """The SAN URI that its certificate must carry."""
+        return self.identity or site_uri(self.name)
+
+
+class Nat(_Section, frozen=True):
+    """Inner addresses are masqueraded when they leave by this interface."""
+
+    interface: InterfaceName
+
+
+class HubConfig(_Section, frozen=True):
+    """A hub's file."""
+
+    role: Literal["hub"]
+    identity: Identity
+    listener: tuple[Listener, ...]
+    site: tuple[Site, ...] = ()
+    classes: tuple[ClassConfig, ...] = msgspec.field(default=(), name="class")
+    nat: Nat | None = None
+    supervisor: Supervisor = Supervisor()
+    watchdog: Watchdog = Watchdog()
+
+
+Config = SiteConfig | HubConfig
+
+
+def site_uri(name: str) -> str:
+    """The SAN URI of a site's certificate."""
+    return f"mpq://site/{name}"

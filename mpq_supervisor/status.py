@@ -1,0 +1,121 @@
+"""What `ctl status` and `show` tell: the Structs, and how they follow from a worker. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpq_supervisor.lifecycle import State, explain
+from mpq_supervisor.orders import Entry
+from mpq_supervisor.plan import HostPlan, TunnelPlan
+from mpq_supervisor.process import Worker
+from mpq_worker.contract import PathStats, SiteStatus
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """One worker. Seconds, bytes and bit/s; ratios 0..1; None where it is not known (yet).
+
+    `in` is from the tunnel to the TUN. `restarts` counts every process after the first. `uptime` is since Ready.
+    """
+
+    name: str
+    traffic_class: str = msgspec.field(name="class")
+    wan: str  # the WAN of a site's tunnel, the listener of a hub's worker
+    tun: str
+    state: State
+    reason: str
+    since: float  # seconds in this state
+    uptime: float | None
+    pid: int | None
+    uid: int
+    restarts: int
+    failures: int
+    last_exit: str | None
+    rtt: float | None
+    rtt_min: float | None
+    probe_rtt: float | None
+    jitter: float | None
+    loss_tx: float | None
+    loss_rx: float | None
+    bytes_in: int
+    bytes_out: int
+    packets_in: int
+    packets_out: int
+    rate_in: float
+    rate_out: float
+    drops: dict[str, int]
+    refusals: dict[str, int]
+    reconnects: int
+    key_updates: int
+    pss: int
+    loop_lag: float
+    inner: tuple[str, ...]
+    remote: str  # the hub's address and port, or the listener's
+    sites: tuple[SiteStatus, ...]
+
+
+class HostStatus(msgspec.Struct, frozen=True):
+    """The whole host. `uptime` is the supervisor's, `zygote_losses` how often the zygote had to be replaced."""
+
+    role: str
+    name: str
+    pid: int
+    uptime: float
+    zygote_pid: int | None
+    zygote_losses: int
+    workers: tuple[WorkerStatus, ...]
+    sites: tuple[str, ...]  # at a hub: every site that is configured, connected or not
+
+
+def worker_status(worker: Worker, now: float) -> WorkerStatus:
+    """How a worker stands at monotonic time `now`."""
+    entry, life, report = worker.entry, worker.life, worker.report
+    path = report.path or PathStats()
+    running = life.state in (State.UP, State.DEGRADED) and life.ready_at is not None
+    ended = life.starts > (1 if worker.process else 0)
+    return WorkerStatus(
+        name=entry.name,
+        traffic_class="all" if entry.traffic_class is None else entry.traffic_class.name.lower(),
+        wan=entry.wan if isinstance(entry, TunnelPlan) else entry.listener,
+        tun=entry.tun,
+        state=life.state,
+        reason=life.reason,
+        since=now - life.since,
+        uptime=now - life.ready_at if running and life.ready_at is not None else None,
+        pid=worker.process.pid if worker.process else None,
+        uid=entry.uid,
+        restarts=max(0, life.starts - 1),
+        failures=life.failures,
+        last_exit=explain(life.last_exit) if ended else None,
+        rtt=path.rtt,
+        rtt_min=path.rtt_min,
+        probe_rtt=path.probe_rtt,
+        jitter=path.jitter,
+        loss_tx=path.loss_tx,
+        loss_rx=path.loss_rx,
+        bytes_in=report.bytes_in,
+        bytes_out=report.bytes_out,
+        packets_in=report.packets_in,
+        packets_out=report.packets_out,
+        rate_in=worker.rates[0],
+        rate_out=worker.rates[1],
+        drops=report.drops,
+        refusals=report.refusals,
+        reconnects=report.reconnects,
+        key_updates=path.key_updates,
+        pss=report.pss,
+        loop_lag=report.loop_lag,
+        inner=entry.inner,
+        remote=_remote(entry),
+        sites=report.sites,
+    )
+
+
+def configured_sites(plan: HostPlan) -> tuple[str, ...]:
+    """Names of the sites that a hub serves."""
+    return tuple(dict.fromkeys(site.name for worker in plan.hub_workers for site in worker.sites))
+
+
+def _remote(entry: Entry) -> str:
+    if isinstance(entry, TunnelPlan):
+        return f"{', '.join(entry.hub_addresses)} port {entry.hub_port}"
+    return f"{', '.join(entry.addresses)} port {entry.port}"

@@ -1,0 +1,67 @@
+"""The kernel switches that mpq depends on and does not set: `check` says which are wrong and what mends them.
+
+They are the administrator's (etc/sysctl.d/90-mpq.conf): the supervisor may not write /proc/sys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mpq_supervisor.plan import HostPlan
+
+_ROOT = Path("/proc/sys")
+_STRICT = 1
+
+
+def check(plan: HostPlan) -> list[str]:
+    """One line for each wrong value, by name, with the command that mends it. Missing interfaces are no error."""
+    return [*_forwarding(plan), *_reverse_path(plan), *_router_advertisements(plan)]
+
+
+def _forwarding(plan: HostPlan) -> Iterator[str]:
+    if _read("net.ipv4.ip_forward") == 0:
+        yield _wrong("net.ipv4.ip_forward", 0, 1)
+    if not any(worker.inner6 for worker in plan.workers):
+        return
+    for name, value in (("net.ipv6.conf.all.disable_ipv6", 0), ("net.ipv6.conf.all.forwarding", 1)):
+        found = _read(name)
+        if found is None:
+            yield f"{name} does not exist: this kernel runs without IPv6, but the configuration has inner IPv6"
+        elif found != value:
+            yield _wrong(name, found, value)
+
+
+def _reverse_path(plan: HostPlan) -> Iterator[str]:
+    """The kernel takes the larger of `all` and the interface's own. TUNs pass at any value, see netlink.set_tun."""
+    everywhere = _read("net.ipv4.conf.all.rp_filter") or 0
+    for wan in plan.wans:
+        name = f"net.ipv4.conf.{wan.interface}.rp_filter"
+        own = _read(name)
+        if own is not None and max(own, everywhere) == _STRICT:
+            yield _wrong(name, _STRICT, 2)
+
+
+def _router_advertisements(plan: HostPlan) -> Iterator[str]:
+    """A host that forwards ignores them at accept_ra=1. (0 is somebody's choice: networkd reads them itself.)"""
+    if not _read("net.ipv6.conf.all.forwarding"):
+        return
+    for wan in plan.wans:
+        name = f"net.ipv6.conf.{wan.interface}.accept_ra"
+        if _read(name) == 1:
+            yield _wrong(name, 1, 2)
+
+
+def _wrong(name: str, found: int, wanted: int) -> str:
+    return f"{name} is {found}, must be {wanted}: sysctl -w {name}={wanted}"
+
+
+def _read(name: str) -> int | None:
+    """The value, None where there is none. An interface's name may contain dots, the switch's does not."""
+    head, _, rest = name.partition(".conf.")
+    interface, _, switch = rest.rpartition(".")
+    path = _ROOT / head.replace(".", "/")
+    try:
+        return int((path / "conf" / interface / switch if rest else path).read_text())
+    except OSError:
+        return None

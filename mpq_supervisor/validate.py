@@ -1,0 +1,64 @@
+"""What one field alone cannot show: names, numbers and addresses that do not go together. Pure.
+
+Every check adds to one list, so that all problems of a file are found at once. A section that `decode` could
+not read is None here, and is passed over: it has been reported.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpq_supervisor import arithmetic
+from mpq_supervisor.decode import Problem
+from mpq_supervisor.problems import Problems, each
+from mpq_supervisor.schema import Config, SiteConfig, Supervisor, Watchdog
+from mpq_supervisor.validate_hub import check_hub
+from mpq_supervisor.validate_site import check_site
+from mpq_worker.contract import HEARTBEAT_INTERVAL
+
+_KERNEL_TABLES = {253, 254, 255}  # default, main, local
+
+
+def validate(config: Config) -> list[Problem]:
+    """Every problem between the fields of a decoded configuration."""
+    problems = Problems()
+    problems.check_unique("class", "name", ((p, entry.name) for p, entry in each(config.classes, "class")))
+    classes = tuple(entry for _, entry in each(config.classes, "class"))
+    if isinstance(config, SiteConfig):
+        check_site(msgspec.structs.replace(config, classes=classes), problems)
+    else:
+        check_hub(msgspec.structs.replace(config, classes=classes), problems)
+    _check_supervisor(config.supervisor, problems)
+    _check_watchdog(config.watchdog, problems)
+    return problems.found
+
+
+def _check_supervisor(supervisor: Supervisor, problems: Problems) -> None:
+    tables = range(supervisor.table_base - 9, supervisor.table_base + 27)
+    clash = sorted(_KERNEL_TABLES & set(tables))
+    if clash:
+        problems.add(
+            "supervisor.table_base",
+            f"tables {tables[0]}-{tables[-1]} would contain {clash[0]}, which is the kernel's",
+        )
+    bits = supervisor.mark_mask >> arithmetic.mark_shift(supervisor.mark_mask)
+    if bits & (bits + 1):
+        problems.add("supervisor.mark_mask", f"{supervisor.mark_mask:#010x} is not one run of bits")
+    elif bits < 27:
+        problems.add("supervisor.mark_mask", f"{supervisor.mark_mask:#010x} has fewer than five bits")
+    if len(set(supervisor.cpus)) < len(supervisor.cpus):
+        problems.add("supervisor.cpus", "names a CPU twice")
+    for key in ("runtime_directory", "state_directory"):
+        if not str(getattr(supervisor, key)).startswith("/"):
+            problems.add(f"supervisor.{key}", "must be an absolute path")
+
+
+def _check_watchdog(watchdog: Watchdog, problems: Problems) -> None:
+    if watchdog.backoff_initial > watchdog.backoff_max:
+        problems.add("watchdog.backoff_initial", "is longer than backoff_max")
+    if watchdog.probe_interval >= watchdog.peer_timeout:
+        problems.add("watchdog.probe_interval", "must be shorter than peer_timeout")
+    if watchdog.heartbeat_timeout < 2 * HEARTBEAT_INTERVAL:
+        problems.add(
+            "watchdog.heartbeat_timeout", f"must be at least {2 * HEARTBEAT_INTERVAL}, two missed heartbeats"
+        )

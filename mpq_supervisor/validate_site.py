@@ -1,0 +1,143 @@
+"""The checks of a site's file; see `validate`. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from mpq_supervisor import arithmetic
+from mpq_supervisor.decode import join, nearest
+from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_interface_length, check_size, each
+from mpq_supervisor.schema import Inner, SiteConfig
+from mpq_worker.contract import TrafficClass
+
+_WITH_PORTS = ("tcp", "udp", "sctp")
+
+
+def check_site(config: SiteConfig, problems: Problems) -> None:
+    _check_hub_address(config, problems)
+    _check_wans(config, problems)
+    if config.inner is not None:
+        _check_inner(config, config.inner, problems)
+    _check_tunnels(config, problems)
+    _check_matrix(config, problems)
+    _check_lans(config, problems)
+    _check_rules(config, problems)
+
+
+def _check_hub_address(config: SiteConfig, problems: Problems) -> None:
+    lists = [("hub.address", config.hub.address)] if config.hub is not None else []
+    lists += [(f"{p}.hub_address", wan.hub_address) for p, wan in each(config.wan, "wan")]
+    if config.hub is not None:
+        if not config.hub.address:
+            problems.add("hub.address", "needs at least one address")
+        if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", config.hub.name):
+            problems.add("hub.name", f'"{config.hub.name}" is neither a host name nor an address')
+    for path, addresses in lists:
+        for index, address in enumerate(addresses):
+            if address.is_unspecified or address.is_multicast:
+                problems.add(f"{path}[{index}]", f"{address} is no address of a host")
+            elif address in addresses[:index]:
+                problems.add(f"{path}[{index}]", f"{address} is there twice")
+
+
+def _check_wans(config: SiteConfig, problems: Problems) -> None:
+    wans = list(each(config.wan, "wan"))
+    if config.wan == ():
+        problems.add("wan", "needs at least one WAN")
+    problems.check_unique("WAN", "name", ((path, wan.name) for path, wan in wans))
+    problems.check_unique("WAN", "interface", ((path, wan.interface) for path, wan in wans))
+    suffixes = [
+        (f"wan[{place}]", arithmetic.suffix_of(place, wan), wan)
+        for place, wan in enumerate(config.wan)
+        if wan is not None
+    ]
+    problems.check_unique("WAN", "suffix", ((path, suffix) for path, suffix, _ in suffixes))
+    problems.check_unique(
+        "WAN", "hub_port", ((path, arithmetic.hub_port(suffix, wan)) for path, suffix, wan in suffixes)
+    )
+    for path, suffix, wan in suffixes:
+        if suffix > 9:
+            problems.add(path, "is the tenth WAN; there is room for nine")
+        if wan.name in RESERVED_WORDS:
+            problems.add(f"{path}.name", f'"{wan.name}" means something else to `ctl`')
+
+
+def _check_inner(config: SiteConfig, inner: Inner, problems: Problems) -> None:
+    if inner.ipv4 is None and inner.ipv6 is None:
+        problems.add("inner", "needs ipv4, ipv6 or both")
+    hub_addresses = config.hub.address if config.hub is not None else ()
+    for key, network in (("ipv4", inner.ipv4), ("ipv6", inner.ipv6)):
+        if network is None or not check_size(f"inner.{key}", network, problems):
+            continue
+        room = arithmetic.site_numbers(network)
+        if inner.number >= room:
+            problems.add("inner.number", f"{inner.number} does not fit {network}: 0 to {room - 1} do")
+        for place, wan in enumerate(config.wan):
+            if wan is None:
+                continue
+            try:
+                subnet = arithmetic.nth_subnet(network, arithmetic.suffix_of(place, wan) - 1)
+            except ValueError:
+                problems.add(f"inner.{key}", f"{network} leaves no subnet for wan[{place}]")
+                continue
+            for address in (*hub_addresses, *wan.hub_address):
+                if address in subnet:
+                    problems.add(f"inner.{key}", f"{subnet} of wan[{place}] contains the hub's address {address}")
+
+
+def _check_tunnels(config: SiteConfig, problems: Problems) -> None:
+    taken = {entry.interface: path for path, entry in each(config.wan, "wan")}
+    taken |= {entry.interface: path for path, entry in each(config.lan, "lan")}
+    names = {entry.name: path for path, entry in each(config.wan, "wan")}
+    for place, wan in enumerate(config.wan):
+        if wan is None:
+            continue
+        path = f"wan[{place}]"
+        tunnels = arithmetic.tunnel_names(config, arithmetic.suffix_of(place, wan), wan)
+        if not tunnels:
+            problems.add(path, "carries none of this host's classes")
+        for name in tunnels:
+            check_interface_length(path, "tunnel", name, problems)
+            if name in names:
+                problems.add(f"{names[name]}.name", f'"{name}" is the name of a tunnel of {path}')
+            elif name in taken:
+                problems.add(path, f"its tunnel {name} has the name of the interface of {taken[name]}")
+            taken[name] = path
+
+
+def _check_matrix(config: SiteConfig, problems: Problems) -> None:
+    names = [wan.name for _, wan in each(config.wan, "wan")]
+    for name, carried in config.matrix.items():
+        path = join("matrix", name)
+        if name not in names and 0 < len(names) == len(config.wan):
+            problems.add(path, f'no WAN "{name}"{nearest(name, names)}')
+        for index, traffic_class in enumerate(carried):
+            _check_class(config, f"{path}[{index}]", traffic_class, problems)
+            if traffic_class in carried[:index]:
+                problems.add(f"{path}[{index}]", f"{traffic_class.name.lower()} is there twice")
+
+
+def _check_lans(config: SiteConfig, problems: Problems) -> None:
+    lans = list(each(config.lan, "lan"))
+    problems.check_unique("LAN", "name", ((path, lan.name) for path, lan in lans))
+    problems.check_unique("LAN", "interface", ((path, lan.interface) for path, lan in lans))
+    wans = dict(each(config.wan, "wan"))
+    names = [wan.name for wan in wans.values()]
+    for path, lan in lans:
+        if lan.wan not in names and 0 < len(names) == len(config.wan):
+            problems.add(f"{path}.wan", f'no WAN "{lan.wan}"{nearest(lan.wan, names)}')
+        for wan_path, wan in wans.items():
+            if lan.interface == wan.interface:
+                problems.add(f"{path}.interface", f'"{lan.interface}" is the interface of {wan_path}')
+
+
+def _check_rules(config: SiteConfig, problems: Problems) -> None:
+    for path, rule in each(config.rule, "rule"):
+        _check_class(config, f"{path}.class", rule.traffic_class, problems)
+        if rule.ports and rule.protocol not in _WITH_PORTS:
+            problems.add(f"{path}.ports", f"need protocol = {', '.join(_WITH_PORTS)}")
+
+
+def _check_class(config: SiteConfig, path: str, traffic_class: TrafficClass, problems: Problems) -> None:
+    if traffic_class not in arithmetic.class_plans(config.classes):
+        problems.add(path, f"{traffic_class.name.lower()} is not among this host's [[class]] entries")

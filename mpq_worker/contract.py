@@ -1,0 +1,306 @@
+"""The contract between supervisor, zygote and workers: messages and exit codes, nothing else.
+
+Pure: this is the one module both packages share. Every message is a tagged msgspec Struct, encoded as
+MessagePack, one message per SOCK_SEQPACKET packet (see `channel`). File descriptors named in a docstring
+travel in the same packet, as SCM_RIGHTS, in the order given there.
+
+    supervisor → zygote   Fork, Ping                zygote → supervisor   Forked, Reaped, Pong
+    supervisor → worker   ConfigureSite | ConfigureHub, Rebind, SetSites, Signature, Stop
+    worker → supervisor   Started, Ready, PeerSilent, PeerBack, Heartbeat, Report, SignRequest, Notice
+
+Times are seconds, sizes bytes, addresses text as `ipaddress` prints it, unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+CONTRACT_VERSION = 1
+MAX_MESSAGE = 131_072
+"""Largest encoded message in bytes; senders split what grows (reports) and receivers refuse more."""
+MAX_FDS = 8
+
+HEARTBEAT_INTERVAL = 0.25
+REPORT_INTERVAL = 1.0
+
+
+class ExitCode(IntEnum):
+    """Exit codes of a worker, after sysexits.h. `PERMANENT` ones are not retried until told."""
+
+    OK = 0
+    UNAVAILABLE = 69  # a descriptor failed under us (TUN or socket gone)
+    SOFTWARE = 70  # a bug: an exception nobody expected
+    TEMPFAIL = 75
+    NOPERM = 77  # isolation could not be set up
+    CONFIG = 78  # the configuration it was given cannot work
+
+
+PERMANENT = frozenset({ExitCode.CONFIG, ExitCode.NOPERM})
+
+
+class TrafficClass(IntEnum):
+    """The three classes. The value orders slots behind a hub's port: slots 1+2n and 2+2n (ARCHITECTURE 2)."""
+
+    CRITICAL = 0
+    DEFAULT = 1
+    BULK = 2
+
+
+SINK_SLOT = 0
+SLOTS = 1 + 2 * len(TrafficClass)
+
+
+def slot_of(traffic_class: TrafficClass | None, generation: int = 0) -> int:
+    """The reuseport slot, and the first byte of every connection ID, of a class's worker.
+
+    `None` is the single worker of a shared listener, which uses the first class's slots. `generation` 0 and 1
+    are the old and the new worker of a planned restart.
+    """
+    return 1 + 2 * (traffic_class or 0) + generation
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    pass
+
+
+# ---------------------------------------------------------------- supervisor ⇄ zygote
+
+
+class Fork(_Message, frozen=True):
+    """Fork one worker. fds: [the worker's end of its channel]."""
+
+    seq: int
+    name: str
+    uid: int
+    gid: int
+    nice: int = 0
+    cpus: tuple[int, ...] = ()
+
+
+class Forked(_Message, frozen=True):
+    """fds: [pidfd of the worker]. Sent before the worker may be reaped."""
+
+    seq: int
+    pid: int
+
+
+class Reaped(_Message, frozen=True):
+    """`status` as by `os.waitstatus_to_exitcode`: the exit code, or minus the signal number."""
+
+    pid: int
+    status: int
+
+
+class Ping(_Message, frozen=True):
+    seq: int
+
+
+class Pong(_Message, frozen=True):
+    seq: int
+    rss: int = 0
+
+
+# ---------------------------------------------------------------- supervisor → worker
+
+
+class QueueLimits(_Message, frozen=True):
+    """Bounds of the worker's own send queue (RFC 8289)."""
+
+    max_bytes: int = 262_144
+    target: float = 0.005
+    interval: float = 0.100
+
+
+class Timing(_Message, frozen=True):
+    """Liveness. `probe_interval` while idle; `silence` without an answer while sending brings a probe at once;
+    `peer_timeout` without anything inbound makes the peer silent and starts a new connection beside the old."""
+
+    probe_interval: float = 0.25
+    silence: float = 0.15
+    peer_timeout: float = 1.0
+    idle_timeout: float = 30.0
+
+
+class Transport(_Message, frozen=True):
+    """What both roles tell QUIC."""
+
+    inner_mtu: int = 1400
+    key_update_packets: int = 4_194_304  # half of AES-GCM's 2^23 (RFC 9001 section 6.6)
+    max_window: int = 4_194_304
+
+
+class Credentials(_Message, frozen=True):
+    """Public half only; the private key stays in the supervisor. PEM texts."""
+
+    ca: str
+    certificate: str
+
+
+class ConfigureSite(_Message, frozen=True):
+    """First message to a site's worker. fds: [TUN, UDP socket bound to the WAN and connected to the hub]."""
+
+    name: str
+    site: str
+    traffic_class: TrafficClass
+    hub_name: str
+    hub_address: tuple[str, int]
+    slot: int
+    inner: tuple[str, ...]
+    credentials: Credentials
+    queue: QueueLimits = QueueLimits()
+    timing: Timing = Timing()
+    transport: Transport = Transport()
+    orphan_exit: bool = False
+
+
+class SiteEntry(_Message, frozen=True):
+    """A site as a hub worker knows it: who may use which inner addresses and prefixes through this worker."""
+
+    name: str
+    identity: str
+    inner: tuple[str, ...]
+    prefixes: tuple[str, ...] = ()
+
+
+class ConfigureHub(_Message, frozen=True):
+    """First message to a hub's worker. fds: [TUN, UDP socket of its slot]."""
+
+    name: str
+    slot: int
+    inner: tuple[str, ...]
+    credentials: Credentials
+    reset_key: bytes
+    sites: tuple[SiteEntry, ...]
+    queue: QueueLimits = QueueLimits()
+    timing: Timing = Timing()
+    transport: Transport = Transport()
+    max_connections: int = 1024
+    orphan_exit: bool = False
+
+
+class Rebind(_Message, frozen=True):
+    """The WAN changed (address, gateway, interface): use this socket from now on. fds: [UDP socket]."""
+
+    hub_address: tuple[str, int]
+
+
+class SetSites(_Message, frozen=True):
+    """Replaces a hub worker's sites; connections of a site that is gone or changed its identity are closed."""
+
+    sites: tuple[SiteEntry, ...]
+
+
+class Signature(_Message, frozen=True):
+    """Answer to `SignRequest`; an empty signature is a refusal."""
+
+    seq: int
+    signature: bytes
+
+
+class Stop(_Message, frozen=True):
+    """Close connections and exit with `ExitCode.OK` within `grace`."""
+
+    grace: float = 1.0
+
+
+# ---------------------------------------------------------------- worker → supervisor
+
+
+class Started(_Message, frozen=True):
+    """Isolation is in place, configuration may come."""
+
+    pid: int
+    version: int = CONTRACT_VERSION
+
+
+class Ready(_Message, frozen=True):
+    """Site: the hub said Welcome and answered a probe. Hub: the worker serves its socket."""
+
+
+class PeerSilent(_Message, frozen=True):
+    """Nothing inbound for `Timing.peer_timeout` (site only)."""
+
+    reason: str = ""
+
+
+class PeerBack(_Message, frozen=True):
+    """The peer answers again (site only)."""
+
+
+class SignRequest(_Message, frozen=True):
+    """`purpose` is "tls" (a TLS 1.3 server CertificateVerify) or "hello"; the supervisor checks that it is one."""
+
+    seq: int
+    purpose: str
+    data: bytes
+
+
+class Notice(_Message, frozen=True):
+    """One line for the log. `kind` is a stable word (`refused`, `reconnect`, `key-update`, …)."""
+
+    kind: str
+    text: str
+    level: str = "info"
+
+
+class Heartbeat(_Message, frozen=True):
+    """From the data loop itself, every `HEARTBEAT_INTERVAL`; `wakeups` proves that the loop turns."""
+
+    seq: int
+    wakeups: int
+
+
+class PathStats(_Message, frozen=True):
+    """One connection over the last report interval; counters are totals since the connection began.
+
+    Ratios are 0..1, or None where nothing was sent in the interval. `rtt` is smoothed (RFC 9002 section 5.3),
+    `jitter` the mean deviation of successive probe RTTs (RFC 3550 section 6.4.1).
+    """
+
+    rtt: float | None = None
+    rtt_min: float | None = None
+    probe_rtt: float | None = None
+    jitter: float | None = None
+    loss_tx: float | None = None
+    loss_rx: float | None = None
+    congestion_window: int = 0
+    bytes_in_flight: int = 0
+    packets_sent: int = 0
+    packets_lost: int = 0
+    packets_received: int = 0
+    key_updates: int = 0
+
+
+class SiteStatus(_Message, frozen=True):
+    """A site's connection as a hub worker sees it."""
+
+    site: str
+    peer: tuple[str, int]
+    since: float  # seconds this connection has been up
+    path: PathStats
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Report(_Message, frozen=True):
+    """Every `REPORT_INTERVAL`. `in` is from the tunnel to the TUN, `out` from the TUN into the tunnel."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    drops: dict[str, int] = {}
+    refusals: dict[str, int] = {}
+    reconnects: int = 0
+    path: PathStats | None = None
+    sites: tuple[SiteStatus, ...] = ()
+    pss: int = 0
+    loop_lag: float = 0.0
+
+
+ToZygote = Fork | Ping
+FromZygote = Forked | Reaped | Pong
+ToWorker = ConfigureSite | ConfigureHub | Rebind | SetSites | Signature | Stop
+FromWorker = Started | Ready | PeerSilent | PeerBack | SignRequest | Notice | Heartbeat | Report

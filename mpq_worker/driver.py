@@ -1,0 +1,296 @@
+"""The worker's one loop: a descriptor becomes readable → the core → what the core wants sent, and nothing else.
+
+    TUN, socket or channel readable, or the timer
+        │   read at most BUDGET, take `now` once
+        ▼
+    core.handle_*                                            (tunnel.SiteTunnel | hub.HubTunnel, sans-IO)
+        ▼
+    flush: poll_transmit → socket, poll_packet → TUN, poll_message → channel, poll_timeout → timer
+
+No callback enters the core twice, nothing blocks, and the clock the core sees is always `time.monotonic()`:
+uvloop's own ticks once per millisecond. What the native data path will replace is the reading and sending here and
+`quic.session`; the order of things stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from mpq_worker.channel import Channel, ChannelClosed
+from mpq_worker.contract import (
+    HEARTBEAT_INTERVAL,
+    REPORT_INTERVAL,
+    ConfigureHub,
+    ConfigureSite,
+    ExitCode,
+    FromWorker,
+    Heartbeat,
+    Notice,
+    Rebind,
+    SetSites,
+    Signature,
+    Stop,
+    ToWorker,
+)
+from mpq_worker.errors import DropReason, HostFault
+from mpq_worker.hub import HubTunnel
+from mpq_worker.tunnel import SiteTunnel
+from mpq_worker.udp import HubSocket, SiteSocket
+
+BUDGET = 32
+"""Packets read per wake-up and descriptor, so that control and heartbeats are never starved."""
+MAX_PACKET = 65_536
+TICK = 0.001
+PSS_INTERVAL = 10.0
+
+
+class Driver:
+    """Runs one core over its descriptors until told to stop. `exit_code` says how it ended."""
+
+    def __init__(self, channel: Channel[ToWorker], loop: asyncio.AbstractEventLoop) -> None:
+        self._channel: Channel[ToWorker] | None = channel
+        self._loop = loop
+        self._core: SiteTunnel | HubTunnel | None = None
+        self._socket: SiteSocket | HubSocket | None = None
+        self._tun = -1
+        self._reading_tun = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._orphan_exit = True
+        self._stop_at: float | None = None
+        self._wakeups = 0
+        self._beats = 0
+        self._beat_due = 0.0
+        self._lag = 0.0
+        self._report_due = 0.0
+        self._pss = 0
+        self._pss_due = 0.0
+        self.exit_code: int = ExitCode.OK
+
+    def start(self) -> None:
+        """Register with the loop; configuration is the first thing that comes."""
+        assert self._channel is not None
+        self._loop.set_exception_handler(self._on_exception)
+        self._loop.add_signal_handler(signal.SIGTERM, self._begin_stop, 1.0)
+        self._loop.add_reader(self._channel.fileno(), self._on_channel)
+        self._beat_due = self._report_due = time.monotonic()
+        self._beat()
+
+    # ------------------------------------------------------------------ readable
+
+    def _on_channel(self) -> None:
+        now = time.monotonic()
+        self._wakeups += 1
+        try:
+            while self._channel is not None and (received := self._channel.receive()) is not None:
+                self._on_message(*received, now)
+        except ChannelClosed:
+            self._on_orphaned()
+        self._flush(now)
+
+    def _on_message(self, message: ToWorker, fds: list[int], now: float) -> None:
+        core = self._core
+        match message:
+            case ConfigureSite() | ConfigureHub() if core is None:
+                self._configure(message, fds, now)
+            case Signature() if core is not None:
+                core.handle_signature(message.seq, message.signature, now)
+            case Rebind() if isinstance(core, SiteTunnel):
+                self._use_socket(SiteSocket(fds[0], message.hub_address))
+                core.handle_rebind(message.hub_address, now)
+            case SetSites() if isinstance(core, HubTunnel):
+                core.handle_sites(message.sites, now)
+            case Stop():
+                self._begin_stop(message.grace)
+            case _:
+                raise HostFault(f"{type(message).__name__} does not fit here")
+
+    def _configure(self, config: ConfigureSite | ConfigureHub, fds: list[int], now: float) -> None:
+        self._orphan_exit = config.orphan_exit
+        self._tun = fds[0]
+        os.set_blocking(self._tun, False)
+        if isinstance(config, ConfigureSite):
+            self._core = SiteTunnel(config, now)
+            self._use_socket(SiteSocket(fds[1], config.hub_address))
+        else:
+            self._core = HubTunnel(config, now, time.time)
+            self._use_socket(HubSocket(fds[1]))
+
+    def _use_socket(self, udp: SiteSocket | HubSocket) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+        self._socket = udp
+        self._loop.add_reader(udp.fileno(), self._on_udp)
+
+    def _on_udp(self) -> None:
+        now = time.monotonic()
+        self._wakeups += 1
+        assert self._core is not None
+        assert self._socket is not None
+        for _ in range(BUDGET):
+            try:
+                received = self._socket.receive()
+            except OSError:  # an ICMP error of an earlier datagram (ECONNREFUSED, EHOSTUNREACH): silence says it too
+                self._core.drop(DropReason.SOCKET)
+                continue
+            if received is None:
+                break
+            self._core.handle_udp(*received, now)
+        self._flush(now)
+
+    def _on_tun(self) -> None:
+        now = time.monotonic()
+        self._wakeups += 1
+        assert self._core is not None
+        for _ in range(BUDGET):
+            try:
+                packet = os.read(self._tun, MAX_PACKET)
+            except BlockingIOError:
+                break
+            except OSError as error:  # EBADFD: the interface was deleted under us
+                self._fail(ExitCode.UNAVAILABLE, f"TUN: {error}")
+                return
+            self._core.handle_packet(packet, now)
+            if not self._core.want_packets(now):
+                break
+        self._flush(now)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        self._wakeups += 1
+        if self._stop_at is not None and now >= self._stop_at:
+            self._finish()
+        elif self._core is not None:
+            self._core.handle_timer(now)
+            self._flush(now)
+
+    # ------------------------------------------------------------------ out
+
+    def _flush(self, now: float) -> None:
+        """Everything the core has to say, then the readers and the timer it wants."""
+        core, udp = self._core, self._socket
+        if core is None or udp is None:
+            return
+        for data, addr in core.poll_transmit(now):
+            try:
+                udp.send(data, addr)
+            except OSError:  # EAGAIN, ENOBUFS, EPERM, ENETUNREACH, EMSGSIZE: lost, like any packet may be
+                core.drop(DropReason.SOCKET)
+        while (packet := core.poll_packet()) is not None:
+            try:
+                os.write(self._tun, packet)
+            except OSError:  # EIO: interface down; EINVAL: the kernel finds no IP packet in it
+                core.drop(DropReason.TUN)
+        while (message := core.poll_message()) is not None:
+            self._tell(message)
+        if core.stopped:
+            self._finish()
+            return
+        self._want_tun(core.want_packets(now))
+        self._arm(core.poll_timeout())
+
+    def _want_tun(self, wanted: bool) -> None:
+        if wanted != self._reading_tun:
+            self._reading_tun = wanted
+            if wanted:
+                self._loop.add_reader(self._tun, self._on_tun)
+            else:
+                self._loop.remove_reader(self._tun)
+
+    def _arm(self, deadline: float | None) -> None:
+        """One timer, at the core's next deadline; never closer than uvloop can tell apart."""
+        deadline = min(float("inf") if deadline is None else deadline, self._stop_at or float("inf"))
+        if self._timer is not None:
+            if deadline == self._timer_at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = deadline
+        if deadline != float("inf"):
+            self._timer = self._loop.call_later(max(TICK, deadline - time.monotonic()), self._on_timer)
+
+    def _tell(self, message: FromWorker) -> None:
+        """To the supervisor, or nowhere: a worker never waits for it."""
+        if self._channel is not None:
+            try:
+                self._channel.send(message)
+            except ChannelClosed:
+                self._on_orphaned()
+
+    # ------------------------------------------------------------------ life
+
+    def _beat(self) -> None:
+        """Heartbeat and report come from this loop, so that they stop when it does."""
+        now = time.monotonic()
+        self._lag = max(self._lag, now - self._beat_due)
+        self._beat_due = now + HEARTBEAT_INTERVAL
+        self._beats += 1
+        self._tell(Heartbeat(self._beats, self._wakeups))
+        if self._core is not None and now >= self._report_due:
+            self._report_due = now + REPORT_INTERVAL - HEARTBEAT_INTERVAL / 2
+            if now >= self._pss_due:
+                self._pss_due, self._pss = now + PSS_INTERVAL, own_pss()
+            report = self._core.report(now)
+            self._tell(msgspec.structs.replace(report, pss=self._pss, loop_lag=self._lag))
+            self._lag = 0.0
+        self._flush(now)
+        self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
+
+    def _begin_stop(self, grace: float) -> None:
+        now = time.monotonic()
+        self._stop_at = now + grace
+        if self._core is None:
+            self._finish()
+            return
+        self._core.handle_stop(now)
+        self._flush(now)
+
+    def _on_orphaned(self) -> None:
+        """The supervisor died. Carry on without it, if so configured; the next one will find us."""
+        if self._channel is not None:
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+        if self._orphan_exit or self._core is None:
+            self._begin_stop(1.0)
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """A bug. Say it and die: the supervisor makes a better one."""
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        unusable = self._core is None and isinstance(error, HostFault | ValueError)
+        self._fail(ExitCode.CONFIG if unusable else ExitCode.SOFTWARE, str(error or context.get("message")))
+
+    def _fail(self, code: ExitCode, text: str) -> None:
+        self._tell(Notice("failed", text, "error"))
+        self.exit_code = code
+        self._loop.stop()
+
+    def _finish(self) -> None:
+        self._loop.stop()
+
+
+def own_pss() -> int:
+    """This process's proportional set size in bytes, from /proc/self/smaps_rollup."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def run(channel: Channel[ToWorker]) -> int:
+    """A worker's life, after isolation. Returns its exit code."""
+    loop = uvloop.new_event_loop()
+    driver = Driver(channel, loop)
+    driver.start()
+    loop.run_forever()
+    return driver.exit_code

@@ -1,0 +1,296 @@
+"""What both ends of a tunnel have in common: connections by ID, their timers, and the way in and out. Pure.
+
+The driver calls, in this order and with one `now` per wake-up:
+
+    handle_udp | handle_packet | handle_signature | handle_timer      in
+    poll_transmit → poll_packet → poll_message → poll_timeout         out
+
+Nothing here calls back. `tunnel` (a site's end) and `hub` fill in the four `_on_*` methods and `_tick`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from itertools import count
+
+from mpq_worker import inner
+from mpq_worker.contract import FromWorker, QueueLimits, Report, SignRequest, Timing, Transport
+from mpq_worker.errors import DropReason, PeerFault
+from mpq_worker.peer import Peer
+from mpq_worker.quic.session import (
+    Address,
+    Closed,
+    Connected,
+    ControlData,
+    Datagram,
+    Header,
+    SignNeeded,
+    parse_header,
+)
+from mpq_worker.wire import CONTEXT_IP, CONTEXT_PROBE, CONTEXT_PROBE_REPLY, decode_probe, encode_probe
+
+MAX_INBOX = 1024
+MAX_MESSAGES = 256
+
+
+class Endpoint:
+    """`inner_addresses` are our own packed tunnel addresses, the source of ICMP errors."""
+
+    def __init__(
+        self, queue: QueueLimits, timing: Timing, transport: Transport, inner_addresses: list[bytes]
+    ) -> None:
+        self._queue, self._timing, self._transport = queue, timing, transport
+        self._own = {len(address): address for address in inner_addresses}
+        self._by_cid: dict[bytes, Peer] = {}
+        self._peers: set[Peer] = set()
+        self._dirty: dict[Peer, None] = {}
+        self._timers: list[tuple[float, int, Peer]] = []
+        self._order = count()
+        self._datagrams: deque[tuple[bytes, Address]] = deque()
+        self._packets: deque[bytes] = deque()
+        self._messages: deque[FromWorker] = deque()
+        self._signing: dict[int, Peer] = {}
+        self._sign_seq = count(1)
+        self._drops: Counter[str] = Counter()
+        self._gone_drops = [0, 0]
+        self._in = self._out = self._bytes_in = self._bytes_out = 0
+
+    # ------------------------------------------------------------------ in
+
+    def handle_udp(self, data: bytes, addr: Address, now: float) -> None:
+        """A UDP payload from the network."""
+        header = parse_header(data)
+        if header is None:
+            self.drop(DropReason.MALFORMED)
+            return
+        peer = self._by_cid.get(header.destination_cid) or self._on_unknown(header, data, addr, now)
+        if peer is not None:
+            peer.session.handle_datagram(data, addr, now)
+            peer.note_inbound(now)
+            self._settle(peer, now)
+
+    def handle_packet(self, packet: bytes, now: float) -> None:
+        """An IP packet from the TUN."""
+        where = inner.addresses(packet)
+        if where is None:
+            self.drop(DropReason.NOT_IP)
+        elif inner.is_local(where):
+            self.drop(DropReason.LOCAL)
+        elif len(packet) > self._transport.inner_mtu:
+            self.drop(DropReason.TOO_BIG)
+            mtu = self._transport.inner_mtu
+            error = inner.too_big(packet, where, mtu, self._own.get(len(where.source)))
+            if error is not None:
+                self._deliver(error)
+        elif (peer := self._on_packet(where, now)) is not None:
+            peer.queue.push(packet, now)
+            self._out += 1
+            self._bytes_out += len(packet)
+            self._dirty[peer] = None
+
+    def handle_signature(self, seq: int, signature: bytes, now: float) -> None:
+        """The supervisor's answer to a `SignRequest`."""
+        peer = self._signing.pop(seq, None)
+        if peer is not None and peer in self._peers:
+            self._on_signature(peer, signature, now)
+            self._settle(peer, now)
+
+    def handle_timer(self, now: float) -> None:
+        """Call when `poll_timeout` has passed."""
+        while self._timers and self._timers[0][0] <= now:
+            deadline, _, peer = heapq.heappop(self._timers)
+            if peer in self._peers and peer.deadline == deadline:
+                peer.deadline = None
+                peer.session.handle_timer(now)
+                self._settle(peer, now)
+        self._tick(now)
+
+    # ------------------------------------------------------------------ out
+
+    def poll_transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        """All UDP payloads that may leave now."""
+        out = list(self._datagrams)
+        self._datagrams.clear()
+        while self._dirty:
+            peer, _ = self._dirty.popitem()
+            if peer not in self._peers:
+                continue
+            peer.pump(now)
+            out += peer.session.poll_transmit(now)
+            self._drain_events(peer, now)
+            if peer in self._peers:
+                self._index(peer)
+                self._arm(peer)
+        return out
+
+    def poll_packet(self) -> bytes | None:
+        """The next IP packet for the TUN."""
+        return self._packets.popleft() if self._packets else None
+
+    def poll_message(self) -> FromWorker | None:
+        """The next message for the supervisor."""
+        return self._messages.popleft() if self._messages else None
+
+    def poll_timeout(self) -> float | None:
+        """When to call `handle_timer`, unless something comes before."""
+        while self._timers and self._timers[0][2].deadline != self._timers[0][0]:
+            heapq.heappop(self._timers)
+        times = [t for t in (self._timers[0][0] if self._timers else None, self._next_tick()) if t is not None]
+        return min(times, default=None)
+
+    def want_packets(self, now: float) -> bool:
+        """Whether the TUN may be read. A site stops while its one queue is filled; a hub never does, lest one
+        site's full queue stall the others."""
+        return True
+
+    def drop(self, reason: DropReason) -> None:
+        """Count a packet that goes no further."""
+        self._drops[reason] += 1
+
+    def report(self, now: float) -> Report:
+        """Totals since the worker began."""
+        drops = dict(self._drops)
+        full, codel = self._gone_drops
+        drops[DropReason.QUEUE_FULL] = full + sum(peer.queue.full_drops for peer in self._peers)
+        drops[DropReason.CODEL] = codel + sum(peer.queue.codel_drops for peer in self._peers)
+        return Report(
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            packets_in=self._in,
+            packets_out=self._out,
+            drops={str(reason): number for reason, number in drops.items() if number},
+        )
+
+    # ------------------------------------------------------------------ for the roles
+
+    def _on_unknown(self, header: Header, data: bytes, addr: Address, now: float) -> Peer | None:
+        """A packet of no connection of ours; return the peer it belongs to after all, if any."""
+        raise NotImplementedError
+
+    def _on_packet(self, where: inner.Addresses, now: float) -> Peer | None:
+        """The peer that carries a packet from the TUN; None if it was dropped and counted."""
+        raise NotImplementedError
+
+    def _on_connected(self, peer: Peer, binding: bytes, now: float) -> None:
+        raise NotImplementedError
+
+    def _on_control(self, peer: Peer, data: bytes, now: float) -> None:
+        """May raise PeerFault."""
+        raise NotImplementedError
+
+    def _on_fault(self, peer: Peer, fault: PeerFault, now: float) -> None:
+        raise NotImplementedError
+
+    def _on_signature(self, peer: Peer, signature: bytes, now: float) -> None:
+        peer.session.handle_signature(signature, now)
+
+    def _on_closed(self, peer: Peer, event: Closed, now: float) -> None:
+        raise NotImplementedError
+
+    def _may_deliver(self, peer: Peer, packet: bytes) -> bool:
+        """Whether a packet from `peer` may go to the TUN; drops are counted."""
+        raise NotImplementedError
+
+    def _tick(self, now: float) -> None:
+        """The role's own timers."""
+
+    def _next_tick(self) -> float | None:
+        return None
+
+    def _add(self, peer: Peer) -> None:
+        self._peers.add(peer)
+        self._dirty[peer] = None
+        self._index(peer)
+
+    def _remove(self, peer: Peer) -> None:
+        self._peers.discard(peer)
+        self._dirty.pop(peer, None)
+        peer.deadline = None
+        self._gone_drops[0] += peer.queue.full_drops + len(peer.queue)
+        self._gone_drops[1] += peer.queue.codel_drops
+        self._forget_cids(peer)
+        self._signing = {seq: waiting for seq, waiting in self._signing.items() if waiting is not peer}
+
+    def _request_signature(self, peer: Peer, purpose: str, data: bytes) -> None:
+        seq = next(self._sign_seq)
+        self._signing[seq] = peer
+        self._tell(SignRequest(seq, purpose, data))
+
+    def _tell(self, message: FromWorker) -> None:
+        if len(self._messages) < MAX_MESSAGES:
+            self._messages.append(message)
+
+    def _settle(self, peer: Peer, now: float) -> None:
+        """After anything that may have changed a connection."""
+        self._drain_events(peer, now)
+        if peer in self._peers:
+            self._dirty[peer] = None
+
+    # ------------------------------------------------------------------ helpers
+
+    def _index(self, peer: Peer) -> None:
+        if not peer.session.cids_changed:
+            return
+        peer.session.cids_changed = False
+        self._forget_cids(peer)
+        peer.cids = peer.session.cids
+        for cid in peer.cids:
+            self._by_cid[cid] = peer
+
+    def _forget_cids(self, peer: Peer) -> None:
+        for cid in peer.cids:
+            if self._by_cid.get(cid) is peer:
+                del self._by_cid[cid]
+
+    def _arm(self, peer: Peer) -> None:
+        deadline = peer.session.poll_timeout()
+        if deadline is not None and deadline != peer.deadline:
+            heapq.heappush(self._timers, (deadline, next(self._order), peer))
+        peer.deadline = deadline
+
+    def _drain_events(self, peer: Peer, now: float) -> None:
+        while (event := peer.session.poll_event()) is not None:
+            try:
+                if isinstance(event, Datagram):
+                    self._datagram(peer, event.payload, now)
+                elif isinstance(event, Connected):
+                    self._on_connected(peer, event.binding, now)
+                elif isinstance(event, ControlData):
+                    self._on_control(peer, event.data, now)
+                elif isinstance(event, SignNeeded):
+                    self._request_signature(peer, "tls", event.data)
+                else:
+                    self._remove(peer)
+                    self._on_closed(peer, event, now)
+            except PeerFault as fault:
+                self._on_fault(peer, fault, now)
+
+    def _datagram(self, peer: Peer, payload: bytes, now: float) -> None:
+        context = payload[0] if payload else None
+        if context == CONTEXT_IP:
+            packet = payload[1:]
+            if self._may_deliver(peer, packet):
+                peer.bytes_in += len(packet)
+                self._in += 1
+                self._bytes_in += len(packet)
+                self._deliver(packet)
+        elif context == CONTEXT_PROBE:
+            seq, micros = decode_probe(payload)
+            if peer.session.can_send(len(payload)):
+                peer.session.send_datagram(encode_probe(CONTEXT_PROBE_REPLY, seq, micros))
+        elif context == CONTEXT_PROBE_REPLY:
+            seq, _ = decode_probe(payload)
+            if peer.probes.receive(seq, now):
+                self._on_probe_reply(peer, now)
+        else:
+            self.drop(DropReason.EMPTY if context is None else DropReason.UNKNOWN_CONTEXT)
+
+    def _on_probe_reply(self, peer: Peer, now: float) -> None:
+        """A probe of ours came back."""
+
+    def _deliver(self, packet: bytes) -> None:
+        if len(self._packets) < MAX_INBOX:
+            self._packets.append(packet)
+        else:
+            self.drop(DropReason.TUN)

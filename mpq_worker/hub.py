@@ -1,0 +1,266 @@
+"""A hub worker's end: many sites behind one socket and one TUN, each held to its own addresses. Pure.
+
+    first Initial → accept (bounded) → handshake → Hello within `HELLO_TIME` → admit or refuse
+    admit: the site's addresses and prefixes point to this connection; the one before drains and is closed
+
+Nothing a site sends can touch another site's entries: what it may use follows from its certificate and our
+configuration alone, and every inner source address is checked against that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import msgspec
+
+from mpq_worker import inner
+from mpq_worker.contract import ConfigureHub, Notice, Ready, Report, SiteEntry, SiteStatus
+from mpq_worker.endpoint import Endpoint
+from mpq_worker.errors import DropReason, PeerFault, Refusal
+from mpq_worker.peer import Peer
+from mpq_worker.quic.session import Address, Closed, Header, SessionFactory, stateless_reset
+from mpq_worker.routes import Prefix, RouteTable, covers, parse_prefixes
+from mpq_worker.trust import TrustAnchor, verify_hello
+from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control
+
+HELLO_TIME = 5.0
+"""From the first Initial to an accepted Hello, in seconds."""
+DRAIN_TIME = 1.0
+"""How long a connection that a newer one of the same site replaced may still deliver."""
+MAX_UNPROVEN = 64
+"""Connections that have not said Hello yet."""
+RESETS_PER_SECOND = 200
+MAX_STATUS = 256
+"""Sites named in one report, so that it stays below MAX_MESSAGE."""
+
+
+@dataclass(eq=False)
+class _Guest:
+    """What the hub knows of one connection."""
+
+    addr: Address
+    reader: ControlReader
+    binding: bytes = b""
+    site: SiteEntry | None = None
+    allowed: tuple[Prefix, ...] = ()
+    admitted_at: float = 0.0
+
+
+class HubTunnel(Endpoint):
+    """The core that `driver` drives in a hub's worker. `wall_clock` gives Unix time, for certificates."""
+
+    def __init__(self, config: ConfigureHub, now: float, wall_clock: Callable[[], float]) -> None:
+        own = [ip_address(address).packed for address in config.inner]
+        super().__init__(config.queue, config.timing, config.transport, own)
+        self._config = config
+        self._wall_clock = wall_clock
+        self._anchor = TrustAnchor(config.credentials.ca)
+        self._factory = SessionFactory(
+            slot=config.slot,
+            credentials=config.credentials,
+            reset_key=config.reset_key,
+            timing=config.timing,
+            transport=config.transport,
+        )
+        self._sites = {site.identity: site for site in config.sites}
+        self._guests: dict[Peer, _Guest] = {}
+        self._routes: RouteTable[Peer] = RouteTable()
+        self._current: dict[str, Peer] = {}
+        self._unproven: deque[tuple[float, Peer]] = deque()
+        self._draining: deque[tuple[float, Peer]] = deque()
+        self._refusals: Counter[str] = Counter()
+        self._resets, self._resets_at = RESETS_PER_SECOND, now
+        self._stopping = False
+        self._tell(Ready())
+
+    # ------------------------------------------------------------------ in, beyond Endpoint's
+
+    def handle_sites(self, sites: Iterable[SiteEntry], now: float) -> None:
+        """The configuration changed: who is no longer in it, or in another way, is cut off."""
+        self._sites = {site.identity: site for site in sites}
+        for peer, guest in list(self._guests.items()):
+            if guest.site is not None and self._sites.get(guest.site.identity) != guest.site:
+                self._refuse(peer, Refusal.REVOKED, "no longer in the hub's configuration")
+
+    def handle_stop(self, now: float) -> None:
+        """Close all connections; their sites come back when somebody listens again."""
+        self._stopping = True
+        for peer in list(self._peers):
+            peer.session.close()
+            self._dirty[peer] = None
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopping and not self._peers
+
+    def report(self, now: float) -> Report:
+        status = [
+            SiteStatus(
+                site=guest.site.name,
+                peer=(guest.addr[0], guest.addr[1]),
+                since=now - guest.admitted_at,
+                path=peer.stats(),
+                bytes_in=peer.bytes_in,
+                bytes_out=peer.bytes_out,
+            )
+            for peer, guest in self._guests.items()
+            if guest.site is not None and self._current.get(guest.site.identity) is peer
+        ]
+        return msgspec.structs.replace(
+            super().report(now), refusals=dict(self._refusals), sites=tuple(status[:MAX_STATUS])
+        )
+
+    # ------------------------------------------------------------------ Endpoint's hooks
+
+    def _on_unknown(self, header: Header, data: bytes, addr: Address, now: float) -> Peer | None:
+        if header.is_initial:
+            return self._accept(header, data, addr, now)
+        self.drop(DropReason.UNKNOWN_CONNECTION)
+        if not header.is_long:
+            self._reset(header.destination_cid, len(data), addr, now)
+        return None
+
+    def _accept(self, header: Header, data: bytes, addr: Address, now: float) -> Peer | None:
+        """A new connection, kept only if the packet opens."""
+        if self._stopping or len(self._unproven) >= MAX_UNPROVEN or len(self._peers) >= self._config.max_connections:
+            self.drop(DropReason.LIMIT)
+            return None
+        peer = Peer(self._factory.accept(header.destination_cid), self._queue, self._transport, now)
+        peer.session.handle_datagram(data, addr, now)
+        if not peer.session.started:
+            self.drop(DropReason.MALFORMED)
+            return None
+        self._guests[peer] = _Guest(addr, ControlReader())
+        self._unproven.append((now + HELLO_TIME, peer))
+        self._add(peer)
+        peer.cids.append(header.destination_cid)
+        self._by_cid[header.destination_cid] = peer
+        self._settle(peer, now)
+        return None
+
+    def _reset(self, cid: bytes, received: int, addr: Address, now: float) -> None:
+        """Tell a peer at once that its connection is gone, within a budget (RFC 9000 section 10.3)."""
+        if now - self._resets_at >= 1.0:
+            self._resets, self._resets_at = RESETS_PER_SECOND, now
+        if self._resets > 0 and (answer := stateless_reset(self._config.reset_key, cid, received)):
+            self._resets -= 1
+            self._datagrams.append((answer, addr))
+
+    def _on_packet(self, where: inner.Addresses, now: float) -> Peer | None:
+        peer = self._routes.lookup(where.destination)
+        if peer is None:
+            self.drop(DropReason.NO_ROUTE)
+        return peer
+
+    def _on_connected(self, peer: Peer, binding: bytes, now: float) -> None:
+        self._guests[peer].binding = binding
+
+    def _on_control(self, peer: Peer, data: bytes, now: float) -> None:
+        guest = self._guests[peer]
+        for message in guest.reader.feed(data):
+            if not isinstance(message, Hello) or guest.site is not None:
+                raise PeerFault(Refusal.MALFORMED, "one Hello was expected")
+            self._admit(peer, guest, message, now)
+
+    def _admit(self, peer: Peer, guest: _Guest, hello: Hello, now: float) -> None:
+        """Check everything a Hello claims, then let the site's addresses point here."""
+        if VERSION not in hello.versions:
+            raise PeerFault(Refusal.VERSION, f"we speak version {VERSION}, the site {hello.versions}")
+        identity, key = self._anchor.identify(hello.certificate, self._wall_clock())
+        verify_hello(hello, key, guest.binding)
+        site = self._sites.get(identity)
+        if site is None:
+            raise PeerFault(Refusal.IDENTITY, f"{identity} is no site of this worker")
+        foreign = set(hello.inner) - set(site.inner)
+        if foreign or not hello.inner:
+            wanted = ", ".join(sorted(foreign)) or "no address"
+            raise PeerFault(Refusal.ADDRESS, f"{identity} asks for {wanted}, which is not its own")
+        guest.site, guest.admitted_at = site, now
+        guest.allowed = parse_prefixes((*site.inner, *site.prefixes))
+        self._routes.set(guest.allowed, peer)
+        before = self._current.get(identity)
+        self._current[identity] = peer
+        if before is not None:
+            self._draining.append((now + DRAIN_TIME, before))
+        peer.session.send_control(encode_control(Welcome(VERSION, self._config.inner)))
+        self._tell(Notice("site", f"{site.name} connected from {_text(guest.addr)}"))
+
+    def _on_fault(self, peer: Peer, fault: PeerFault, now: float) -> None:
+        self._refuse(peer, fault.refusal, fault.text)
+
+    def _refuse(self, peer: Peer, refusal: Refusal, text: str) -> None:
+        """Count, say so once, close; the site is told why."""
+        guest = self._guests[peer]
+        self._refusals[refusal] += 1
+        self._tell(Notice("refused", f"{_text(guest.addr)}: {refusal}: {text}", "warning"))
+        self._withdraw(peer)
+        peer.session.close(f"{refusal}: {text}")
+        self._dirty[peer] = None
+
+    def _on_closed(self, peer: Peer, event: Closed, now: float) -> None:
+        guest = self._guests[peer]
+        if guest.site is not None and self._current.get(guest.site.identity) is peer:
+            self._tell(Notice("site", f"{guest.site.name} gone: {event.reason}"))
+        self._withdraw(peer)
+        del self._guests[peer]
+
+    def _withdraw(self, peer: Peer) -> None:
+        """The entries of a connection die with it."""
+        guest = self._guests[peer]
+        if guest.site is not None:
+            self._routes.remove(peer)
+            if self._current.get(guest.site.identity) is peer:
+                del self._current[guest.site.identity]
+            guest.site, guest.allowed = None, ()
+
+    def _may_deliver(self, peer: Peer, packet: bytes) -> bool:
+        allowed = self._guests[peer].allowed
+        where = inner.addresses(packet)
+        if not allowed:
+            self.drop(DropReason.UNAUTHENTICATED)
+        elif where is None:
+            self.drop(DropReason.NOT_IP)
+        elif not covers(allowed, where.source):
+            self._on_foreign_source(peer, where)
+        else:
+            return True
+        return False
+
+    def _on_foreign_source(self, peer: Peer, where: inner.Addresses) -> None:
+        guest = self._guests[peer]
+        if not self._drops[DropReason.SOURCE]:
+            assert guest.site is not None
+            source = ip_address(where.source)
+            self._tell(Notice("source", f"{guest.site.name} sent from {source}, not its own; dropped", "warning"))
+        self.drop(DropReason.SOURCE)
+
+    # ------------------------------------------------------------------ timers
+
+    def _tick(self, now: float) -> None:
+        while self._unproven and (self._unproven[0][0] <= now or self._is_proven(self._unproven[0][1])):
+            _, peer = self._unproven.popleft()
+            if peer in self._peers and not self._is_proven(peer):
+                self._refuse(peer, Refusal.TIMEOUT, f"no Hello within {HELLO_TIME:.0f} s")
+                if not peer.session.connected:
+                    self._remove(peer)
+                    del self._guests[peer]
+        while self._draining and self._draining[0][0] <= now:
+            _, peer = self._draining.popleft()
+            if peer in self._peers:
+                peer.session.close()
+                self._dirty[peer] = None
+
+    def _is_proven(self, peer: Peer) -> bool:
+        guest = self._guests.get(peer)
+        return guest is None or guest.site is not None
+
+    def _next_tick(self) -> float | None:
+        return min((queue[0][0] for queue in (self._unproven, self._draining) if queue), default=None)
+
+
+def _text(addr: Address) -> str:
+    host, port = addr[0], addr[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

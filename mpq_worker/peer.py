@@ -1,0 +1,69 @@
+"""One connection with what belongs to it: its send queue, its meters, its liveness. Pure."""
+
+from __future__ import annotations
+
+from mpq_worker.codel import CodelQueue
+from mpq_worker.contract import PathStats, QueueLimits, Transport
+from mpq_worker.measure import PathMeter, ProbeMeter
+from mpq_worker.quic.session import Session
+from mpq_worker.wire import CONTEXT_IP, CONTEXT_PROBE, encode_probe
+
+MAX_BACKLOG = 64
+"""Datagrams handed to QUIC ahead of the pacer; what waits beyond that waits in the queue, under CoDel."""
+PROBE_ROOM = 64
+_IP = bytes((CONTEXT_IP,))
+
+
+class Peer:
+    """`heard` is when a packet last opened, `asked` when we first sent after that (None: nothing to answer)."""
+
+    def __init__(self, session: Session, queue: QueueLimits, transport: Transport, now: float) -> None:
+        self.session = session
+        self.queue = CodelQueue(queue, transport.inner_mtu)
+        self.probes = ProbeMeter()
+        self.since = now
+        self.heard = now
+        self.asked: float | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.cids: list[bytes] = []
+        self.deadline: float | None = None
+        self._path = PathMeter()
+        self._mtu = transport.inner_mtu
+        self._opened = 0
+
+    def note_inbound(self, now: float) -> None:
+        """Call after a datagram was handled: only packets that open count as a sign of life."""
+        if self.session.opened != self._opened:
+            self._opened = self.session.opened
+            self.heard, self.asked = now, None
+
+    def note_outbound(self, now: float) -> None:
+        """Something that wants an answer leaves now."""
+        if self.asked is None:
+            self.asked = now
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since the peer owes us an answer."""
+        return 0.0 if self.asked is None else now - self.asked
+
+    def pump(self, now: float) -> None:
+        """Move packets from the queue into the connection as far as its window goes."""
+        while self.queue and self.session.backlog < MAX_BACKLOG and self.session.can_send(self._mtu):
+            packet = self.queue.pop(now)
+            if packet is not None:
+                self.session.send_datagram(_IP + packet)
+                self.bytes_out += len(packet)
+                self.note_outbound(now)
+
+    def send_probe(self, now: float) -> None:
+        """Measure: a numbered probe, if the window has room for it; a PING regardless of the window if not."""
+        if self.session.can_send(PROBE_ROOM):
+            seq = self.probes.send(now)
+            self.session.send_datagram(encode_probe(CONTEXT_PROBE, seq, int(now * 1e6)))
+        else:
+            self.session.probe()
+        self.note_outbound(now)
+
+    def stats(self) -> PathStats:
+        return self._path.stats(self.session, self.probes)

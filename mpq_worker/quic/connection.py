@@ -1,0 +1,136 @@
+"""aioquic's QuicConnection with mpq's connection IDs, keys, congestion control and limits.
+
+Every private name of aioquic that mpq relies on is used in this package only; `PRIVATE_NAMES` lists them, and a
+test says which of them a new version of aioquic has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Callable
+
+from aioquic import tls
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection, QuicConnectionId
+
+from mpq_worker.quic.keys import KeyRing
+from mpq_worker.quic.recovery import CongestionControl, Pacer
+
+CID_LENGTH = 8
+ACK_DELAY = 0.004
+"""How long an acknowledgement may wait, well below the 25 ms we announce (RFC 9000 section 13.2.1)."""
+MAX_CONTROL_DATA = 65_536
+
+PRIVATE_NAMES = (
+    "_ack_delay",
+    "_close_at",
+    "_close_event",
+    "_close_pending",
+    "_cryptos",
+    "_datagrams_pending",
+    "_handshake_confirmed",
+    "_host_cid_seq",
+    "_host_cids",
+    "_initialize",
+    "_local_initial_source_connection_id",
+    "_local_max_streams_bidi",
+    "_local_max_streams_uni",
+    "_loss",
+    "_original_destination_connection_id",
+    "_peer_cid",
+    "_peer_cid_available",
+    "_remote_active_connection_id_limit",
+    "_remote_initial_source_connection_id",
+    "_replenish_connection_ids",
+    "_send_probe",
+)
+
+ResetToken = Callable[[bytes], bytes]
+
+
+def stateless_reset_token(key: bytes, cid: bytes) -> bytes:
+    """The 16-byte token of a connection ID, from a key that outlives workers (RFC 9000 section 10.3.2)."""
+    return hmac.digest(key, cid, "sha256")[:16]
+
+
+class Connection(QuicConnection):
+    """One connection. `slot` becomes the first byte of each connection ID we issue, so that the hub's kernel can
+    pick the worker by it; on a client it also leads the destination ID of the first Initial."""
+
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        *,
+        slot: int,
+        max_window: int,
+        reset_token: ResetToken | None = None,
+        original_destination_connection_id: bytes | None = None,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_destination_connection_id,
+        )
+        self._slot = slot
+        self._reset_token = reset_token
+        self.ring = KeyRing()
+        self._host_cids = [self._issue(0)]
+        self._host_cids[0].was_sent = True
+        self.host_cid = self._host_cids[0].cid
+        self._local_initial_source_connection_id = self.host_cid
+        # The peer has one use for streams: the control stream, which the client opens.
+        self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = 0 if self._is_client else 1
+        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
+        self._ack_delay = ACK_DELAY
+        if self._is_client:
+            self._peer_cid.cid = bytes((slot,)) + self._peer_cid.cid[1:]
+            self._original_destination_connection_id = self._peer_cid.cid
+        control = self._loss._cc
+        assert isinstance(control, CongestionControl)
+        control.limit(configuration.max_datagram_size, max_window)
+        self._loss._pacer = Pacer(control, configuration.max_datagram_size)
+        self.control = control
+
+    def _issue(self, sequence_number: int) -> QuicConnectionId:
+        cid = bytes((self._slot,)) + os.urandom(CID_LENGTH - 1)
+        token: bytes | None = self._reset_token(cid) if self._reset_token else os.urandom(16)
+        if self._is_client and sequence_number == 0:
+            token = None  # a client has none in its transport parameters (RFC 9000 section 18.2)
+        return QuicConnectionId(
+            cid=cid,
+            sequence_number=sequence_number,
+            stateless_reset_token=token,  # type: ignore[arg-type]  # aioquic itself passes None here
+        )
+
+    def _replenish_connection_ids(self) -> None:
+        while len(self._host_cids) < min(8, self._remote_active_connection_id_limit):
+            self._host_cids.append(self._issue(self._host_cid_seq))
+            self._host_cid_seq += 1
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls._supported_groups = [tls.Group.X25519, tls.Group.SECP256R1]
+        self._cryptos[tls.Epoch.ONE_RTT] = self.ring
+
+    def host_cid_list(self) -> list[bytes]:
+        """The connection IDs under which packets for this connection may arrive."""
+        return [cid.cid for cid in self._host_cids]
+
+    def peer_tokens(self) -> list[bytes]:
+        """Stateless reset tokens by which the peer may end this connection."""
+        return [
+            cid.stateless_reset_token
+            for cid in (self._peer_cid, *self._peer_cid_available)
+            if cid.stateless_reset_token
+        ]
+
+    def channel_binding(self) -> bytes:
+        """32 bytes that both ends share and no other connection has; valid until the first key update."""
+        secrets = [self.ring.send.secret, self.ring.recv.secret]
+        if not self._is_client:
+            secrets.reverse()
+        client, server = secrets
+        assert client is not None
+        assert server is not None
+        return hashlib.sha256(b"mpq/1 channel binding\x00" + client + server).digest()

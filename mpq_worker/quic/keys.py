@@ -1,0 +1,113 @@
+"""1-RTT packet protection that survives key updates (RFC 9001 section 6).
+
+aioquic rolls both directions at once and forgets the old receive key at once, so that a round trip of inbound
+packets is lost per update, and nothing keeps it from starting a second update before the first is acknowledged.
+`KeyRing` takes the place of its `CryptoPair` for the 1-RTT space: send and receive phases move separately, the
+previous receive key lives on for three PTOs, and `may_update` says when the next update is allowed.
+"""
+
+from __future__ import annotations
+
+from aioquic._crypto import AEAD
+from aioquic.quic.crypto import (
+    CryptoContext,
+    CryptoError,
+    CryptoPair,
+    KeyUnavailableError,
+    apply_key_phase,
+    next_key_phase,
+)
+from aioquic.quic.packet import decode_packet_number
+
+KEPT_PTOS = 3
+KEY_PHASE_BIT = 0x04
+
+
+class KeyRing(CryptoPair):
+    """`now` and `pto` (seconds) are set by the session before packets are opened.
+
+    `opened`, `failed` count packets since the connection began, `sealed` those under the current send key;
+    `first` and `largest` are packet numbers received.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.pto = 0.1
+        self.opened = 0
+        self.failed = 0
+        self.sealed = 0
+        self.updates = 0
+        self.first: int | None = None
+        self.largest = -1
+        self._next: CryptoContext | None = None
+        self._previous: AEAD | None = None
+        self._previous_until = 0.0
+        self._phase_start = 0
+        self._quiet_until = 0.0
+
+    @property
+    def key_phase(self) -> int:
+        """The bit that goes into the short header: the phase of what we send."""
+        return self.send.key_phase
+
+    def encrypt_packet(self, plain_header: bytes, plain_payload: bytes, packet_number: int) -> bytes:
+        self.sealed += 1
+        return self.send.encrypt_packet(plain_header, plain_payload, packet_number)
+
+    def decrypt_packet(
+        self, packet: bytes, encrypted_offset: int, expected_packet_number: int
+    ) -> tuple[bytes, bytes, int]:
+        """As CryptoPair's, with three candidate keys. Raises CryptoError when the right one does not open it."""
+        if self.recv.hp is None:
+            raise KeyUnavailableError("Decryption key is not available")
+        try:
+            header, truncated = self.recv.hp.remove(packet, encrypted_offset)
+            number = decode_packet_number(truncated, 8 * ((header[0] & 3) + 1), expected_packet_number)
+            key, is_next = self._choose(bool(header[0] & KEY_PHASE_BIT), number)
+            payload = key.decrypt(packet[len(header) :], header, number)
+        except CryptoError:
+            self.failed += 1
+            raise
+        if is_next:
+            self._advance_receive(number)
+        self.opened += 1
+        self.largest = max(self.largest, number)
+        if self.first is None:
+            self.first = number
+        return header, payload, number
+
+    def _choose(self, phase: bool, number: int) -> tuple[AEAD, bool]:
+        """The key for a packet, and whether it is the next phase's (RFC 9001 section 6.5)."""
+        assert self.recv.aead is not None
+        if phase == self.recv.key_phase:
+            return self.recv.aead, False
+        if number < self._phase_start:
+            if self._previous is None or self.now > self._previous_until:
+                raise CryptoError("the previous key is gone")
+            return self._previous, False
+        if self._next is None:
+            self._next = next_key_phase(self.recv)
+        assert self._next.aead is not None
+        return self._next.aead, True
+
+    def _advance_receive(self, first_number: int) -> None:
+        """The peer sends under the next key: keep the old one a while, and answer in kind."""
+        assert self._next is not None
+        self._previous = self.recv.aead
+        self._previous_until = self._quiet_until = self.now + KEPT_PTOS * self.pto
+        apply_key_phase(self.recv, self._next, trigger="remote_update")
+        self._next = None
+        self._phase_start = first_number
+        if self.send.key_phase != self.recv.key_phase:
+            self.update_key()
+
+    def may_update(self) -> bool:
+        """True if the peer has answered the last update with its own, and that is three PTOs old."""
+        return self.send.key_phase == self.recv.key_phase and self.now >= self._quiet_until
+
+    def update_key(self) -> None:
+        """Send under the next key from now on; the receive key follows when the peer's does."""
+        apply_key_phase(self.send, next_key_phase(self.send), trigger="local_update")
+        self.sealed = 0
+        self.updates += 1

@@ -1,0 +1,392 @@
+"""One QUIC connection as the tunnel core sees it (RFC 9000, 9001, 9002, 9221). Sans-IO.
+
+    handle_datagram, handle_timer, handle_signature   in
+    poll_event, poll_transmit, poll_timeout           out
+
+Together with its siblings in this package it is all that knows aioquic, and the place where the native data path
+will take 1-RTT packets over: DATAGRAM payloads go in by `send_datagram`, come out as `Datagram` events.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from aioquic.buffer import Buffer, BufferReadError
+from aioquic.quic import events as quic
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
+from aioquic.tls import AlertDescription, CipherSuite, load_pem_x509_certificates
+from greenlet import greenlet
+
+from mpq_worker.contract import Credentials, Timing, Transport
+from mpq_worker.quic.connection import CID_LENGTH, MAX_CONTROL_DATA, Connection, stateless_reset_token
+from mpq_worker.quic.recovery import ALGORITHM
+from mpq_worker.quic.signer import RemoteKey, SignatureRefused
+from mpq_worker.wire import ALPN, CONTROL_STREAM, DATAGRAM_OVERHEAD
+
+Address = Any
+"""Opaque to the connection: whatever the driver's socket gives and takes."""
+
+MIN_INITIAL = 1200
+HELD_WHILE_SIGNING = 16
+SIGNING_TIMEOUT = 5.0
+APPLICATION_ERROR = 0x100
+CRYPTO_ERROR = 0x100
+"""QUIC transport codes 0x100-0x1ff are TLS alerts (RFC 9001 section 4.8)."""
+
+# The library logs what peers do wrong, at their rate; we count it instead.
+logging.getLogger("quic").setLevel(logging.CRITICAL)
+
+
+class Connected(NamedTuple):
+    """The handshake is complete; `binding` ties what follows to this connection."""
+
+    binding: bytes
+
+
+class Datagram(NamedTuple):
+    payload: bytes
+
+
+class ControlData(NamedTuple):
+    data: bytes
+
+
+class SignNeeded(NamedTuple):
+    """Give the supervisor's signature over `data` to `handle_signature`."""
+
+    data: bytes
+
+
+class Closed(NamedTuple):
+    """The connection is over. `refused` if the peer closed it with an application error."""
+
+    reason: str
+    refused: bool
+    clock: bool
+
+
+SessionEvent = Connected | Datagram | ControlData | SignNeeded | Closed
+
+
+class Header(NamedTuple):
+    """The invariant part of a packet's header (RFC 8999)."""
+
+    destination_cid: bytes
+    is_long: bool
+    is_initial: bool
+
+
+def parse_header(data: bytes) -> Header | None:
+    """None if `data` is no QUIC v1 packet with connection IDs of our length."""
+    if len(data) < 1 + CID_LENGTH:
+        return None
+    if not data[0] & 0x80:
+        return Header(data[1 : 1 + CID_LENGTH], False, False) if data[0] & 0x40 else None
+    try:
+        header = pull_quic_header(Buffer(data=data), host_cid_length=CID_LENGTH)
+    except (ValueError, BufferReadError):
+        return None
+    if header.version != QuicProtocolVersion.VERSION_1 or len(header.destination_cid) < CID_LENGTH:
+        return None
+    initial = header.packet_type == QuicPacketType.INITIAL and len(data) >= MIN_INITIAL
+    return Header(header.destination_cid, True, initial)
+
+
+def stateless_reset(key: bytes, cid: bytes, received: int) -> bytes | None:
+    """The answer to `received` bytes for a connection that is not there (RFC 9000 section 10.3), or None if that
+    packet is too short to be answered without the danger of a loop."""
+    size = min(received - 1, 42)
+    if size < 21:
+        return None
+    noise = bytearray(os.urandom(size - 16))
+    noise[0] = noise[0] & 0x3F | 0x40
+    return bytes(noise) + stateless_reset_token(key, cid)
+
+
+def _configuration(
+    credentials: Credentials, timing: Timing, transport: Transport, *, is_client: bool
+) -> QuicConfiguration:
+    return QuicConfiguration(
+        alpn_protocols=[ALPN],
+        cipher_suites=[CipherSuite.AES_128_GCM_SHA256, CipherSuite.CHACHA20_POLY1305_SHA256],
+        congestion_control_algorithm=ALGORITHM,
+        connection_id_length=CID_LENGTH,
+        idle_timeout=timing.idle_timeout,
+        is_client=is_client,
+        max_data=MAX_CONTROL_DATA,
+        max_stream_data=MAX_CONTROL_DATA,
+        max_datagram_frame_size=65_535,
+        max_datagram_size=transport.inner_mtu + DATAGRAM_OVERHEAD,
+        supported_versions=[QuicProtocolVersion.VERSION_1],
+        cadata=credentials.ca.encode(),
+    )
+
+
+def client_session(
+    *,
+    hub_name: str,
+    hub_address: Address,
+    slot: int,
+    credentials: Credentials,
+    timing: Timing,
+    transport: Transport,
+    now: float,
+) -> Session:
+    """A connection from a site to `hub_address`, whose certificate must carry `hub_name` and come from our CA."""
+    configuration = _configuration(credentials, timing, transport, is_client=True)
+    configuration.server_name = hub_name
+    connection = Connection(configuration, slot=slot, max_window=transport.max_window)
+    session = Session(connection, transport)
+    connection.connect(hub_address, now=now)
+    return session
+
+
+class SessionFactory:
+    """Makes a hub's connections; the certificate is parsed once."""
+
+    def __init__(
+        self, *, slot: int, credentials: Credentials, reset_key: bytes, timing: Timing, transport: Transport
+    ) -> None:
+        self._slot = slot
+        self._transport = transport
+        self._reset_token = partial(stateless_reset_token, reset_key)
+        self._configuration = _configuration(credentials, timing, transport, is_client=False)
+        chain = load_pem_x509_certificates(credentials.certificate.encode())
+        self._configuration.certificate, self._configuration.certificate_chain = chain[0], chain[1:]
+        self._configuration.private_key = RemoteKey()
+
+    def accept(self, original_destination_cid: bytes) -> Session:
+        """A connection for a peer whose first Initial went to `original_destination_cid`."""
+        connection = Connection(
+            self._configuration,
+            slot=self._slot,
+            max_window=self._transport.max_window,
+            reset_token=self._reset_token,
+            original_destination_connection_id=original_destination_cid,
+        )
+        return Session(connection, self._transport)
+
+
+class Session:
+    """See the module's text. `cids_changed` asks the owner to look at `cids` again."""
+
+    def __init__(self, connection: Connection, transport: Transport) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._events: deque[SessionEvent] = deque()
+        self._signing: greenlet | None = None
+        self._signing_until = 0.0
+        self._held: deque[tuple[bytes, Address]] = deque(maxlen=HELD_WHILE_SIGNING)
+        self._pending_bytes = 0
+        self._tokens: list[bytes] = []
+        self.connected = False
+        self.closed = False
+        self.cids_changed = True
+
+    # ------------------------------------------------------------------ in
+
+    def handle_datagram(self, data: bytes, addr: Address, now: float) -> None:
+        """A UDP payload for this connection."""
+        if self._signing is not None:
+            self._held.append((data, addr))
+            return
+        ring = self._connection.ring
+        ring.now = now
+        opened = ring.opened
+        if self.connected:
+            self._guarded(self._connection.receive_datagram, data, addr, now)
+            if ring.opened == opened and self._is_reset(data):
+                self._finish(Closed("the hub does not know this connection", False, False))
+        else:
+            self._resume(greenlet(partial(self._guarded, self._connection.receive_datagram)), now, data, addr, now)
+        self._collect()
+
+    def handle_signature(self, signature: bytes, now: float) -> None:
+        """The answer to `SignNeeded`; an empty one ends the connection."""
+        if self._signing is None:
+            return
+        handshake, self._signing = self._signing, None
+        self._resume(handshake, now, signature)
+        self._collect()
+        held = list(self._held)
+        self._held.clear()
+        for data, addr in held:
+            self.handle_datagram(data, addr, now)
+
+    def handle_timer(self, now: float) -> None:
+        """Call when `poll_timeout` has passed."""
+        if self._signing is not None:
+            if now >= self._signing_until:
+                self.handle_signature(b"", now)
+            return
+        ring = self._connection.ring
+        ring.now = now
+        if not self.closed:
+            self._guarded(self._connection.handle_timer, now)
+            self._collect()
+
+    def send_control(self, data: bytes) -> None:
+        """Append to the control stream."""
+        self._connection.send_stream_data(CONTROL_STREAM, data)
+
+    def can_send(self, size: int) -> bool:
+        """Whether the congestion window has room for a datagram of `size` bytes now."""
+        control = self._connection.control
+        room = control.congestion_window - control.bytes_in_flight - self._pending_bytes
+        return room >= size + DATAGRAM_OVERHEAD
+
+    def send_datagram(self, payload: bytes) -> None:
+        """Queue one DATAGRAM frame. The caller has checked its size against the inner MTU and asked `can_send`."""
+        self._pending_bytes += len(payload) + DATAGRAM_OVERHEAD
+        self._connection.send_datagram_frame(payload)
+
+    def probe(self) -> None:
+        """Send a PING at once, whatever the window says (RFC 9002 section 6.2.4)."""
+        self._connection._send_probe()
+
+    def migrate(self) -> None:
+        """Our address changed: take an unused connection ID of the peer (RFC 9000 section 9.5) and probe."""
+        self._connection.change_connection_id()
+        self.probe()
+
+    def close(self, reason: str = "") -> None:
+        """Close; a `reason` makes it a refusal that the peer is told."""
+        if self._signing is None:
+            code = APPLICATION_ERROR if reason else 0
+            self._connection.close(error_code=code, reason_phrase=reason)
+
+    # ------------------------------------------------------------------ out
+
+    def poll_event(self) -> SessionEvent | None:
+        return self._events.popleft() if self._events else None
+
+    def poll_transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        """UDP payloads to send, with their destination."""
+        if self._signing is not None or self.closed:
+            return []
+        ring = self._connection.ring
+        ring.now = now
+        if ring.sealed >= self._transport.key_update_packets and self._connection._handshake_confirmed:
+            ring.pto = self._connection._loss.get_probe_timeout()
+            if ring.may_update():
+                ring.update_key()
+        datagrams = self._connection.datagrams_to_send(now)
+        if self._pending_bytes:
+            self._pending_bytes = sum(
+                len(payload) + DATAGRAM_OVERHEAD for payload in self._connection._datagrams_pending
+            )
+        self._collect()
+        return datagrams
+
+    def poll_timeout(self) -> float | None:
+        """When to call `handle_timer`."""
+        if self._signing is not None:
+            return self._signing_until
+        if self.closed or self._connection._close_at is None:
+            return None
+        timer: float | None = self._connection.get_timer()
+        return timer
+
+    # ------------------------------------------------------------------ state
+
+    @property
+    def cids(self) -> list[bytes]:
+        return self._connection.host_cid_list()
+
+    @property
+    def started(self) -> bool:
+        """Whether the peer has sent one packet that opens; a hub forgets what never did."""
+        return self._connection._remote_initial_source_connection_id is not None
+
+    @property
+    def opened(self) -> int:
+        """1-RTT packets whose protection was removed: proof of a living peer."""
+        return self._connection.ring.opened
+
+    @property
+    def backlog(self) -> int:
+        """Datagrams given to the connection that the pacer has not let go yet."""
+        return len(self._connection._datagrams_pending)
+
+    def rtt(self) -> tuple[float, float] | None:
+        """Smoothed and minimum RTT in seconds, once measured."""
+        loss = self._connection._loss
+        return (loss._rtt_smoothed, loss._rtt_min) if loss._rtt_initialized else None
+
+    def counters(self) -> dict[str, int]:
+        """Totals of this connection: window, in_flight, sent, acked, lost, received, expected, key_updates."""
+        control, ring = self._connection.control, self._connection.ring
+        return {
+            "window": control.congestion_window,
+            "in_flight": control.bytes_in_flight,
+            "sent": control.sent,
+            "acked": control.acked,
+            "lost": control.lost,
+            "received": ring.opened,
+            "expected": 0 if ring.first is None else ring.largest - ring.first + 1,
+            "key_updates": ring.updates,
+        }
+
+    # ------------------------------------------------------------------ helpers
+
+    def _resume(self, handshake: greenlet, now: float, *args: Any) -> None:
+        """Run the handshake until it ends or wants a signature."""
+        data = handshake.switch(*args)
+        if not handshake.dead:
+            self._signing, self._signing_until = handshake, now + SIGNING_TIMEOUT
+            self._events.append(SignNeeded(data))
+
+    def _guarded(self, call: Callable[..., None], *args: Any) -> None:
+        """Whatever a hostile byte does inside the library ends this connection, not the worker."""
+        try:
+            call(*args)
+        except SignatureRefused as error:
+            self._finish(Closed(str(error), False, False))
+        except Exception as error:  # noqa: BLE001 - the library met input it did not foresee
+            self._finish(Closed(f"protocol error: {type(error).__name__}: {error}", False, False))
+
+    def _is_reset(self, data: bytes) -> bool:
+        if not self._tokens:
+            self._tokens = self._connection.peer_tokens()
+        return len(data) >= 21 and any(hmac.compare_digest(data[-16:], token) for token in self._tokens)
+
+    def _collect(self) -> None:
+        while not self.closed and (event := self._connection.next_event()) is not None:
+            if isinstance(event, quic.DatagramFrameReceived):
+                self._events.append(Datagram(event.data))
+            elif isinstance(event, quic.StreamDataReceived):
+                if event.stream_id == CONTROL_STREAM:
+                    self._events.append(ControlData(event.data))
+            elif isinstance(event, quic.HandshakeCompleted):
+                self.connected = True
+                self._events.append(Connected(self._connection.channel_binding()))
+            elif isinstance(event, quic.ConnectionIdIssued | quic.ConnectionIdRetired):
+                self._tokens, self.cids_changed = [], True
+            elif isinstance(event, quic.ConnectionTerminated):
+                self._finish(self._closed(event))
+        # The library reports the end only after the draining period; we know it as soon as the frame came or left.
+        ending = self._connection._close_event
+        if ending is not None and not self._connection._close_pending:
+            self._finish(self._closed(ending))
+
+    def _closed(self, event: quic.ConnectionTerminated) -> Closed:
+        application = event.frame_type is None and event.error_code >= APPLICATION_ERROR
+        alert = event.error_code - CRYPTO_ERROR
+        expired = not application and alert == AlertDescription.certificate_expired
+        return Closed(
+            event.reason_phrase or f"closed with code {event.error_code:#x}",
+            refused=application,
+            clock=expired and "not valid yet" in event.reason_phrase,
+        )
+
+    def _finish(self, event: Closed) -> None:
+        if not self.closed:
+            self.closed = True
+            self._events.append(event)

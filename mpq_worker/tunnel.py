@@ -1,0 +1,285 @@
+"""A site's end of a tunnel: one connection to the hub, and another beside it when the first one falls silent. Pure.
+
+    connect → handshake → Hello (with the site's proof) → Welcome → probe answered → Ready
+                                                             │
+      silent for `silence`: PING at once, again and again    │
+      silent for `peer_timeout`: a second connection beside ─┘  whichever answers first stays
+
+Data follows the Hello at once where there is no other connection to carry it.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import msgspec
+
+from mpq_worker import inner
+from mpq_worker.contract import ConfigureSite, Notice, PeerBack, PeerSilent, Ready, Report
+from mpq_worker.endpoint import Endpoint
+from mpq_worker.errors import DropReason, PeerFault
+from mpq_worker.peer import Peer
+from mpq_worker.quic.session import Address, Closed, Header, client_session
+from mpq_worker.trust import leaf_certificate
+from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control, hello_transcript
+
+ATTEMPT_TIME = 2.0
+"""How long one attempt to connect may take before the next begins with a fresh Initial."""
+REFUSED_BACKOFF = (1.0, 60.0)
+"""First and longest pause after the hub refused us; only a person can mend that."""
+HOLD_TIME = 1.0
+"""How long packets wait in the TUN for a connection; later they are read and dropped, so that none is stale."""
+QUEUE_LOW = 65_536
+
+
+class SiteTunnel(Endpoint):
+    """The core that `driver` drives in a site's worker."""
+
+    def __init__(self, config: ConfigureSite, now: float) -> None:
+        own = [ip_address(address).packed for address in config.inner]
+        super().__init__(config.queue, config.timing, config.transport, own)
+        self._config = config
+        self._hub_address: Address = config.hub_address
+        self._certificate = leaf_certificate(config.credentials.certificate)
+        self._active: Peer | None = None
+        self._candidate: Peer | None = None
+        self._welcomed: Peer | None = None
+        self._hello: dict[Peer, Hello] = {}
+        self._readers: dict[Peer, ControlReader] = {}
+        self._attempt_until = 0.0
+        self._attempt_at: float | None = now
+        self._refused_pause = REFUSED_BACKOFF[0]
+        self._next_probe = now
+        self._next_ping = 0.0
+        self._down_since = now
+        self._ready = False
+        self._silent = False
+        self._said: str | None = None
+        self._reconnects = 0
+        self._stopping = False
+
+    # ------------------------------------------------------------------ in, beyond Endpoint's
+
+    def handle_rebind(self, hub_address: Address, now: float) -> None:
+        """The driver has a new socket: our address changed, and the hub's perhaps too."""
+        same = hub_address == self._hub_address
+        self._hub_address = hub_address
+        if self._active is not None and same:
+            self._active.session.migrate()
+            self._active.note_outbound(now)
+            self._dirty[self._active] = None
+        else:
+            self._attempt_at = now
+
+    def handle_stop(self, now: float) -> None:
+        """Close; what `poll_transmit` then returns tells the hub."""
+        self._stopping, self._attempt_at = True, None
+        for peer in list(self._peers):
+            peer.session.close()
+            self._dirty[peer] = None
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopping and not self._peers
+
+    def want_packets(self, now: float) -> bool:
+        if self._active is None:
+            return now - self._down_since >= HOLD_TIME
+        return self._active.queue.bytes < QUEUE_LOW
+
+    def report(self, now: float) -> Report:
+        report = super().report(now)
+        path = self._active.stats() if self._active is not None else None
+        return msgspec.structs.replace(report, path=path, reconnects=self._reconnects)
+
+    # ------------------------------------------------------------------ Endpoint's hooks
+
+    def _on_unknown(self, header: Header, data: bytes, addr: Address, now: float) -> Peer | None:
+        if not header.is_long and self._active is not None:
+            return self._active  # it may be a stateless reset, which carries no connection ID
+        self.drop(DropReason.UNKNOWN_CONNECTION)
+        return None
+
+    def _on_packet(self, where: inner.Addresses, now: float) -> Peer | None:
+        if self._active is None:
+            self.drop(DropReason.NO_CONNECTION)
+        return self._active
+
+    def _on_connected(self, peer: Peer, binding: bytes, now: float) -> None:
+        hello = Hello(
+            versions=(VERSION,),
+            traffic_class=int(self._config.traffic_class),
+            inner=self._config.inner,
+            certificate=self._certificate,
+        )
+        self._hello[peer] = hello
+        self._request_signature(peer, "hello", hello_transcript(hello, binding))
+
+    def _on_signature(self, peer: Peer, signature: bytes, now: float) -> None:
+        hello = self._hello.pop(peer, None)
+        if hello is None or not signature:
+            self._complain("the supervisor would not sign", now)
+            return
+        peer.session.send_control(encode_control(msgspec.structs.replace(hello, signature=signature)))
+        peer.send_probe(now)
+        if self._active is None:
+            self._activate(peer, now)
+
+    def _on_control(self, peer: Peer, data: bytes, now: float) -> None:
+        for message in self._readers.setdefault(peer, ControlReader()).feed(data):
+            if isinstance(message, Welcome):
+                self._refused_pause = REFUSED_BACKOFF[0]
+                self._reconnects += self._ready
+                self._welcomed = peer
+                self._activate(peer, now)
+
+    def _on_fault(self, peer: Peer, fault: PeerFault, now: float) -> None:
+        peer.session.close(f"{fault.refusal}: {fault.text}")
+        self._dirty[peer] = None
+
+    def _on_closed(self, peer: Peer, event: Closed, now: float) -> None:
+        self._hello.pop(peer, None)
+        self._readers.pop(peer, None)
+        if self._stopping:
+            return
+        was_active = peer is self._active
+        if was_active:
+            self._active, self._down_since = None, now
+        if peer is self._candidate:
+            self._candidate = None
+        elif not was_active:
+            return
+        if event.refused or event.clock or not (was_active and peer is self._welcomed):
+            self._attempt_at = now + self._refused_pause
+            self._refused_pause = min(2 * self._refused_pause, REFUSED_BACKOFF[1])
+        else:
+            self._attempt_at = now
+        self._complain(event.reason, now)
+
+    def _may_deliver(self, peer: Peer, packet: bytes) -> bool:
+        if inner.addresses(packet) is None:
+            self.drop(DropReason.NOT_IP)
+            return False
+        return True
+
+    def _on_probe_reply(self, peer: Peer, now: float) -> None:
+        if peer is self._welcomed and not self._ready:
+            self._ready = True
+            self._said = None
+            self._tell(Ready())
+        elif peer is self._active and self._silent:
+            self._recover(now)
+
+    # ------------------------------------------------------------------ timers
+
+    def _tick(self, now: float) -> None:
+        if self._stopping:
+            return
+        if self._candidate is not None and now >= self._attempt_until:
+            self._abandon(self._candidate, now)
+            self._complain("the hub does not answer", now)
+            self._attempt_at = now
+        if self._attempt_at is not None and now >= self._attempt_at:
+            self._connect(now)
+        active = self._active
+        if active is None:
+            return
+        if now >= self._next_probe:
+            self._next_probe = now + self._timing.probe_interval
+            active.send_probe(now)
+            self._dirty[active] = None
+        silent = active.silent_for(now)
+        if silent >= self._patience(active, self._timing.silence) and now >= self._next_ping:
+            self._next_ping = now + self._timing.silence
+            active.session.probe()
+            self._dirty[active] = None
+        if silent >= self._patience(active, self._timing.peer_timeout):
+            self._on_silence(now)
+        elif self._silent and active.heard > self._down_since:
+            self._recover(now)
+
+    def _next_tick(self) -> float | None:
+        if self._stopping:
+            return None
+        times = [] if self._attempt_at is None else [self._attempt_at]
+        if self._candidate is not None:
+            times.append(self._attempt_until)
+        if self._active is not None:
+            times.append(self._next_probe)
+            if self._active.asked is not None:
+                silence = self._active.asked + self._patience(self._active, self._timing.silence)
+                times.append(max(silence, self._next_ping))
+        return min(times, default=None)
+
+    def _patience(self, peer: Peer, least: float) -> float:
+        """`least`, or longer on a path whose round trips take longer."""
+        rtt = peer.session.rtt()
+        return least if rtt is None else max(least, 1.5 * rtt[0] + 0.05)
+
+    # ------------------------------------------------------------------ connections
+
+    def _connect(self, now: float) -> None:
+        """Begin an attempt beside whatever there is."""
+        if self._candidate is not None:
+            self._abandon(self._candidate, now)
+        session = client_session(
+            hub_name=self._config.hub_name,
+            hub_address=self._hub_address,
+            slot=self._config.slot,
+            credentials=self._config.credentials,
+            timing=self._timing,
+            transport=self._transport,
+            now=now,
+        )
+        self._candidate = Peer(session, self._queue, self._transport, now)
+        self._attempt_at, self._attempt_until = None, now + ATTEMPT_TIME
+        self._add(self._candidate)
+
+    def _activate(self, peer: Peer, now: float) -> None:
+        """`peer` carries the packets from now on; whoever did before is closed."""
+        old, self._active = self._active, peer
+        if peer is self._welcomed:
+            if peer is self._candidate:
+                self._candidate = None
+            self._recover(now)
+        if old is not None and old is not peer:
+            old.session.close()
+            self._dirty[old] = None
+
+    def _abandon(self, peer: Peer, now: float) -> None:
+        """Give an attempt up; the hub is told if it may have heard of it."""
+        self._candidate = None
+        if peer is self._active:
+            self._active, self._down_since = None, now
+        if peer.session.connected:
+            peer.session.close()
+            self._dirty[peer] = None
+        else:
+            self._remove(peer)
+
+    def _on_silence(self, now: float) -> None:
+        if not self._silent:
+            self._silent, self._down_since = True, now
+            if self._ready:
+                self._tell(PeerSilent("nothing heard from the hub"))
+        if self._candidate is None and self._attempt_at is None:
+            self._attempt_at = now
+
+    def _recover(self, now: float) -> None:
+        self._said = None
+        if self._silent:
+            self._silent = False
+            if self._ready:
+                self._tell(PeerBack())
+        if self._candidate is not None and not self._candidate.session.connected:
+            self._abandon(self._candidate, now)
+        self._attempt_at = None
+
+    def _complain(self, reason: str, now: float) -> None:
+        """Say once why there is no connection, and again only when the reason changes."""
+        if reason != self._said:
+            self._said = reason
+            self._tell(Notice("reconnect" if self._ready else "connect", reason, "warning"))
+        if not self._silent:
+            self._silent = True
+            self._tell(PeerSilent(reason))

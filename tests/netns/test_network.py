@@ -1,0 +1,287 @@
+"""The host's network in a real kernel, over its life: `host`, `reconcile`, `netlink`, `monitor`, `sysctl`, `tun`."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import pyprctl
+import pytest
+
+from mpq_supervisor.config import parse
+from mpq_supervisor.host import Host
+from mpq_supervisor.plan import HostPlan, make_plan
+from mpq_supervisor.tun import open_tun
+from mpq_worker.errors import HostFault
+from tests.netns.namespace import run
+from tests.netns.site import LOG, SERVER, SITE, TUNS, Capture, Net, lan_socket, provoke, tunnel, wait_for
+
+pytestmark = pytest.mark.root
+
+
+# ---------------------------------------------------------------- state
+
+
+def test_up_makes_the_state_and_a_second_up_changes_nothing(site: Host) -> None:
+    assert "default dev br2" in run("ip route show table 114")
+    assert "unreachable default dev lo proto 109 metric 4294967295" in run("ip -6 route show table 114")
+    assert "default via 100.64.5.1 dev wan5" in run("ip route show table 102")
+    assert "from 100.64.5.2 lookup 102 proto 109" in run("ip rule")
+    assert "fwmark 0x50000/0xff0000 lookup 114" in run("ip -6 rule")
+    shown = run("ip address show dev br2")
+    assert "inet 10.200.11.5/32" in shown
+    assert "mtu 1400" in shown
+    assert "qlen 500" in shown
+    assert "fe80" not in shown, "a TUN has no neighbours to solicit"
+    before = site.changes
+    site.up()
+    assert site.changes == before > 100
+
+
+def test_a_new_process_takes_over_what_the_last_one_left(plan: HostPlan, site: Host) -> None:
+    site.down("closed")
+    before = sorted(run("ip rule").splitlines())
+    host = Host(plan, LOG)
+    host.up()
+    host.down("closed")
+    assert sorted(run("ip rule").splitlines()) == before
+
+
+def test_check_names_what_is_wrong_and_the_command(site: Host) -> None:
+    assert site.check() == []
+    run("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=0 net.ipv6.conf.wan4.accept_ra=1")
+    run("sysctl -qw net.ipv4.conf.wan5.rp_filter=1 net.ipv6.conf.all.forwarding=1")
+    lines = site.check()
+    assert [line.split()[0] for line in lines] == [
+        "net.ipv4.ip_forward",
+        "net.ipv4.conf.wan5.rp_filter",
+        "net.ipv6.conf.wan4.accept_ra",
+    ]
+    for line in lines:
+        run(line.partition(": ")[2])
+    assert site.check() == []
+
+
+def test_open_leaves_nothing(site: Host) -> None:
+    site.down("open")
+    assert run("ip rule").count("\n") == 3
+    assert run("ip -6 rule").count("\n") == 2
+    assert run("ip route show table all proto 109", "ip -6 route show table all proto 109") == ""
+    assert run("nft list ruleset") == ""
+    assert not any(tun in run("ip -o link") for tun in TUNS)
+
+
+def test_a_tun_of_somebody_else_is_a_clear_error(site: Host) -> None:
+    with pytest.raises(HostFault, match="TUN cr1: the interface exists and another process holds it"):
+        open_tun("cr1")
+
+
+def test_reload_takes_away_what_went(site: Host, plan: HostPlan) -> None:
+    site.apply(make_plan(parse(SITE.replace("lan = [", 'matrix = { wan5 = ["bulk"] }\nlan = ['))))
+    links = run("ip -o link")
+    assert "br2" in links
+    assert "cr2" not in links
+    assert "lookup 113" not in run("ip rule")
+    assert run("ip route show table 113") == ""
+    site.apply(plan)
+    assert "default dev cr2" in run("ip route show table 113")
+
+
+def test_a_reload_that_fails_changes_nothing(net: Net) -> None:
+    one = make_plan(parse(SITE.replace("lan = [", 'matrix = { wan5 = ["bulk"] }\nlan = [')))
+    with net.site.entered():
+        host = Host(one, LOG)
+        host.up()
+        before = run("ip rule", "ip -o link", "ip route show table all proto 109")
+        run("ip link add df2 type veth peer name cr2")
+        with pytest.raises(HostFault, match="TUN cr2: an interface of this name exists and is not a TUN"):
+            host.apply(make_plan(parse(SITE)))
+        run("ip link del df2")
+        assert run("ip rule", "ip -o link", "ip route show table all proto 109") == before
+        host.down("open")
+
+
+def test_a_wan_without_a_route_to_the_hub_lends_no_socket(site: Host, plan: HostPlan) -> None:
+    run("ip link set wan5 down")
+    site.up()
+    assert not site.links["wan5"].carrier
+    assert site.tunnel_fds(tunnel(plan, "cr2")) is None
+    assert site.tunnel_fds(tunnel(plan, "cr1")) is not None
+
+
+# ---------------------------------------------------------------- closed when dead
+
+
+def test_after_kill_9_no_lan_packet_leaves_in_clear(net: Net, plan: HostPlan, capture: Capture) -> None:
+    provoke(net)
+    assert wait_for(lambda: bool(capture.clear_packets())), "without mpq it does: the capture can see it"
+    with net.site.entered():
+        ready, told = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                Host(plan, LOG).up()
+                os.write(told, b"up")
+                signal.pause()
+            finally:
+                os._exit(1)
+        os.close(told)
+        up = os.read(ready, 2)
+        os.close(ready)
+        capture.clear_packets()
+        provoke(net)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert up == b"up"
+        assert not any(tun in run("ip -o link") for tun in TUNS)
+        provoke(net)
+        assert capture.clear_packets() == []
+        run("nft flush ruleset")
+        provoke(net)
+        assert capture.clear_packets() == [], "the rules refuse also what nothing marks any more"
+
+
+def test_closed_refuses_and_the_lan_is_told(net: Net, site: Host, capture: Capture) -> None:
+    site.down("closed")
+    with lan_socket(net, "172.16.1.9") as sock:
+        sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+        sock.connect((SERVER, 5060))
+        sock.send(b"x")
+        assert wait_for(lambda: sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EHOSTUNREACH)
+    provoke(net)
+    assert capture.clear_packets() == []
+
+
+def test_nftables_alone_also_keeps_lan_traffic_in(net: Net, site: Host, capture: Capture) -> None:
+    site.down("closed")
+    for version in ("-4", "-6"):
+        for priority in {line.split(":")[0] for line in run(f"ip {version} rule").splitlines() if "109" in line}:
+            while f"{priority}:" in run(f"ip {version} rule"):
+                run(f"ip {version} rule del priority {priority}")
+    provoke(net)
+    assert capture.clear_packets() == []
+
+
+# ---------------------------------------------------------------- watching
+
+
+def watched(site: Host, *steps: tuple[Callable[[], object], Callable[[list[str]], bool]]) -> list[str]:
+    """Does each step in a running loop and waits until it has the effect; returns the WANs called back."""
+    seen: list[str] = []
+
+    async def scenario() -> None:
+        site.watch(seen.append)
+        for act, effect in steps:
+            act()
+            async with asyncio.timeout(3):
+                while not effect(seen):  # noqa: ASYNC110 - it shows in the kernel, which wakes nobody here
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+    return seen
+
+
+def test_what_others_delete_is_put_back(site: Host) -> None:
+    seen = watched(
+        site,
+        (lambda: run("ip rule del fwmark 0x10000/0xff0000"), lambda _: "fwmark 0x10000/" in run("ip rule")),
+        (lambda: run("ip route flush table 110"), lambda _: "unreachable" in run("ip route show table 110")),
+        (lambda: run("nft flush ruleset"), lambda _: "chain classify" in run("nft list ruleset")),
+        (
+            lambda: run("ip address del 10.200.10.1/32 dev cr1"),
+            lambda _: "10.200.10.1/32" in run("ip address show dev cr1"),
+        ),
+        (lambda: run("ip link del br1"), lambda _: "default dev br1" in run("ip route show table 111")),
+    )
+    assert seen == []
+
+
+def test_a_wan_that_changes_is_told_once_with_its_table_already_right(site: Host, plan: HostPlan) -> None:
+    def renumber() -> None:
+        run(
+            "ip address flush dev wan5",
+            "ip address add 100.64.55.2/24 dev wan5",
+            "ip route add default via 100.64.55.1 dev wan5 metric 5",
+        )
+
+    assert watched(site, (renumber, lambda seen: bool(seen))) == ["wan5"]
+    assert "default via 100.64.55.1 dev wan5" in run("ip route show table 102")
+    assert "100.64.5.2" not in run("ip rule")
+    fd = site.rebind(tunnel(plan, "br2"))
+    assert fd is not None
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        assert sock.getsockname() == ("100.64.55.2", tunnel(plan, "br2").source_port)
+
+
+def test_a_wan_that_comes_late(net: Net, site: Host, plan: HostPlan) -> None:
+    def come() -> None:
+        run(
+            f"ip link add wan5 type veth peer name r5 netns {net.internet.path}",
+            "ip address add 100.64.5.2/24 dev wan5",
+            "ip link set wan5 up",
+            "ip route add default via 100.64.5.1 dev wan5",
+        )
+        with net.internet.entered():
+            run("ip link set r5 up")
+
+    def gone() -> bool:
+        return not site.links["wan5"].present
+
+    def there() -> bool:
+        return site.links["wan5"].reach(("198.51.100.2",)) is not None
+
+    seen = watched(
+        site,
+        (lambda: run("ip link del wan5"), lambda _: gone()),
+        (come, lambda _: there()),
+    )
+    assert set(seen) == {"wan5"}
+    assert site.tunnel_fds(tunnel(plan, "cr2")) is not None
+
+
+# ---------------------------------------------------------------- without root
+
+
+def test_an_ordinary_user_with_two_capabilities_can_do_it_all(net: Net, plan: HostPlan) -> None:
+    with net.site.entered():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os._exit(as_nobody(plan))
+            finally:
+                os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def as_nobody(plan: HostPlan) -> int:
+    """In a child: 0, or the number of the step that failed. It gets a /dev/net/tun that all may open, as usual."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x00020000) or libc.mount(b"none", b"/", None, 0x44000, None):  # a private mount namespace
+        return 1
+    if libc.mount(b"tmpfs", b"/dev/net", b"tmpfs", 0, None):
+        return 2
+    os.umask(0)
+    os.mknod("/dev/net/tun", 0o020666, os.makedev(10, 200))
+    keep = {pyprctl.Cap.NET_ADMIN, pyprctl.Cap.NET_RAW}
+    pyprctl.set_keepcaps(True)
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    pyprctl.CapState(effective=keep, permitted=keep, inheritable=keep).set_current()
+    for capability in keep:
+        pyprctl.cap_ambient.add(capability)
+    host = Host(plan, LOG)
+    host.up()
+    if host.tunnel_fds(tunnel(plan, "cr1")) is None:
+        return 3
+    changes = host.changes
+    host.up()
+    if host.changes != changes:
+        return 4
+    host.down("open")
+    return 0

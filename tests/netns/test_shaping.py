@@ -1,0 +1,56 @@
+"""HTB in a real kernel: `shaping`."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+
+import pytest
+
+from mpq_supervisor import shaping
+from mpq_supervisor.config import parse
+from mpq_supervisor.host import Host
+from mpq_supervisor.netlink import Netlink
+from mpq_supervisor.network import shaper
+from mpq_supervisor.plan import make_plan
+from tests.netns.namespace import run
+from tests.netns.site import LOG, SITE, Net, received, udp_of, wait_for
+
+pytestmark = pytest.mark.root
+
+
+def test_critical_goes_first_on_a_full_link(net: Net) -> None:
+    plan = make_plan(parse(SITE.replace('interface = "wan4"', 'interface = "wan4", rate_mbit = 4.0')))
+    with net.internet.entered():
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with net.site.entered(), receiver, closing(Netlink()) as netlink:
+        receiver.bind(("198.51.100.2", 45010))
+        receiver.setblocking(False)
+        host = Host(plan, LOG)
+        host.up()
+        assert shaping.read(netlink, "wan4", host.links["wan4"].index) == shaper(plan.wans[0], plan.classes)
+        before = host.changes
+        host.up()
+        assert host.changes == before
+
+        order: list[bytes] = []
+
+        def arrived(mark: bytes, count: int) -> bool:
+            order.extend(packet[:1] for packet in received(receiver))
+            return order.count(mark) >= count
+
+        with udp_of(host, plan, "br1") as bulk, udp_of(host, plan, "cr1") as critical:
+            bulk.send(b"first, to find the neighbour")
+            assert wait_for(lambda: arrived(b"f", 1))
+            for _ in range(60):
+                bulk.send(b"b" * 1400)
+            for _ in range(5):
+                critical.send(b"c" * 200)
+            assert wait_for(lambda: arrived(b"c", 5))
+            last = len(order) - order[::-1].index(b"c")
+            assert order[:last].count(b"b") <= 5, "only what was under way already went before it"
+            assert wait_for(lambda: arrived(b"b", 8))
+            assert not wait_for(lambda: arrived(b"b", 20), 0.2), "bulk has a short queue"
+        host.apply(make_plan(parse(SITE)))
+        assert "htb" not in run("tc qdisc show dev wan4")
+        host.down("open")

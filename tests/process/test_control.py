@@ -1,0 +1,182 @@
+"""`ctl` against a running fleet: every command, every exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpq_supervisor import ctl
+from mpq_supervisor.control import MAX_REQUEST, SOCKET_NAME, Control, ReloadFailed
+from mpq_supervisor.plan import HostPlan
+from tests.process.conftest import Rig
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
+Run = Callable[[Coroutine[Any, Any, None]], None]
+Capture = pytest.CaptureFixture[str]
+
+
+async def ctl_in_thread(directory: Path, *args: str) -> int:
+    """The client blocks, as a program of its own does; the fleet must turn meanwhile."""
+    return await asyncio.to_thread(ctl.main, ["--runtime-dir", str(directory), *args])
+
+
+class Served:
+    """A fleet with its control socket."""
+
+    def __init__(self, plan: HostPlan, directory: Path) -> None:
+        self.directory = directory
+        self.rig = Rig(plan, directory)
+        self.control = Control(self.rig.fleet, lambda: plan, self._reload)
+        self.reload_problem = ""
+
+    def _reload(self) -> list[str]:
+        if self.reload_problem:
+            raise ReloadFailed([self.reload_problem])
+        return []
+
+    async def __aenter__(self) -> Served:
+        await self.control.start(self.directory, "no-such-group")
+        await self.rig.__aenter__()
+        await self.rig.all_in("UP")
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        self.control.close()
+        await self.rig.__aexit__(*args)
+
+    async def ctl(self, *args: str) -> int:
+        return await ctl_in_thread(self.directory, *args)
+
+
+def test_every_command(run: Run, site_plan: HostPlan, tmp_path: Path, capsys: Capture) -> None:
+    async def body() -> None:
+        async with Served(site_plan, tmp_path) as served:
+            assert await served.ctl("status", "--check") == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert lines[0].startswith("site ship1, up ")
+            assert [line.split()[:4] for line in lines[3:5]] == [
+                ["cr1", "critical", "wan4", "UP"],
+                ["br1", "bulk", "wan4", "UP"],
+            ]
+            assert len({line.index("UP") for line in lines[3:]}) == 1
+
+            assert await served.ctl("show", "cr1") == 0
+            assert "uid 47000" in capsys.readouterr().out
+
+            pid = served.rig.pid("br1")
+            assert await served.ctl("restart", "bulk") == 0
+            assert capsys.readouterr().out == "br1  UP\nbr2  UP\n"
+            assert served.rig.pid("br1") != pid
+
+            assert await served.ctl("stop", "wan4") == 0
+            assert served.rig.fleet.summary() == "3 STOPPED, 3 UP"
+            assert await served.ctl("status", "--check") == 1
+            assert await served.ctl("status", "--check", "wan5") == 0
+            assert await served.ctl("start", "all") == 0
+            assert served.rig.fleet.summary() == "6 UP"
+            assert await served.ctl("restart", "--no-wait", "cr1") == 0
+            capsys.readouterr()
+
+            assert await served.ctl("reload") == 0
+            assert capsys.readouterr().out == "nothing changed\n"
+            served.reload_problem = "wan[1].interface: missing"
+            assert await served.ctl("reload") == 1
+            assert capsys.readouterr().err == "wan[1].interface: missing\n"
+
+            assert await served.ctl("stop", "cr1", "bulc") == 3
+            assert capsys.readouterr().err == 'no "bulc" here (did you mean "bulk"?)\n'
+            await served.rig.all_in("UP")
+
+    run(body())
+
+
+def test_json_is_for_programs(run: Run, hub_plan: HostPlan, tmp_path: Path, capsys: Capture) -> None:
+    async def body() -> None:
+        async with Served(hub_plan, tmp_path) as served:
+            assert await served.ctl("status", "--json") == 0
+            answer = json.loads(capsys.readouterr().out)
+            assert answer["code"] == 0
+            assert answer["status"]["sites"] == ["ship1", "ship2"]
+            worker = answer["status"]["workers"][0]
+            assert (worker["name"], worker["class"], worker["wan"], worker["state"]) == (
+                "mt4.critical", "critical", "mt4", "UP",
+            )  # fmt: skip
+            assert worker["rtt"] is None
+            assert await served.ctl("status") == 0
+            assert "ship2" in capsys.readouterr().out
+
+    run(body())
+
+
+def test_restart_that_does_not_come_up_in_time(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Served(site_plan, tmp_path) as served:
+            served.rig.network.set_link("wan5", False)
+            assert await served.ctl("restart", "--wait", "0.3", "cr2") == 1
+            assert await served.ctl("restart", "--wait", "3", "cr1") == 0
+
+    run(body())
+
+
+def test_nobody_there(tmp_path: Path, capsys: Capture) -> None:
+    assert ctl.main(["--runtime-dir", str(tmp_path), "status"]) == 4
+    assert "no supervisor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("args", [[], ["bogus"], ["show"], ["restart", "--wait", "-1", "cr1"]])
+def test_usage(args: list[str], capsys: Capture) -> None:
+    assert ctl.main(args) == 2
+
+
+def test_strangers_are_refused(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    def ask_as_nobody() -> bytes:
+        """In a child, since a uid is for good; it sees the socket through a descriptor, not by permission."""
+        path = os.open(tmp_path / SOCKET_NAME, os.O_PATH)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(f"/proc/self/fd/{path}")
+                sock.sendall(b'{"command": "stop"}\n')
+                os.write(write, sock.recv(1000))
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(path)
+        os.close(write)
+        with open(read, "rb") as answer:
+            return answer.read()
+
+    async def body() -> None:
+        async with Served(site_plan, tmp_path) as served:
+            assert (tmp_path / SOCKET_NAME).stat().st_mode & 0o777 == 0o600
+            (tmp_path / SOCKET_NAME).chmod(0o666)
+            answer = json.loads(await asyncio.to_thread(ask_as_nobody))
+            assert answer["code"] == 5
+            assert served.rig.fleet.summary() == "6 UP"
+
+    run(body())
+
+
+@pytest.mark.parametrize("request_line", [b"\n", b"nonsense\n", b'{"command": "explode"}\n', b"x" * (MAX_REQUEST * 2)])
+def test_nonsense_is_answered_and_forgotten(
+    run: Run, site_plan: HostPlan, tmp_path: Path, request_line: bytes
+) -> None:
+    async def body() -> None:
+        async with Served(site_plan, tmp_path) as served:
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / SOCKET_NAME))
+            writer.write(request_line)
+            answer = json.loads(await reader.read())
+            assert answer["code"] == 2
+            writer.close()
+            await writer.wait_closed()
+            assert await served.ctl("status", "--check") == 0
+
+    run(body())

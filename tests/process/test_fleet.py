@@ -1,0 +1,231 @@
+"""A whole fleet over fake workers: start, watchdog, links, reload, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pyprctl
+import pytest
+
+from mpq_supervisor import lifecycle
+from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.schema import Watchdog
+from mpq_supervisor.secrets import Secrets
+from mpq_worker.contract import HEARTBEAT_INTERVAL
+from tests.process.conftest import HUB, WATCHDOG, Rig
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+def test_the_default_watchdog_forgives_lost_heartbeats() -> None:
+    assert Watchdog().heartbeat_timeout >= 4 * HEARTBEAT_INTERVAL
+
+
+def test_all_come_up_and_all_go(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            await rig.all_in("UP")
+            status = rig.fleet.status()
+            assert [w.name for w in status.workers] == ["cr1", "br1", "df1", "cr2", "br2", "df2"]
+            assert {w.uid for w in status.workers} == set(range(47000, 47006))
+            assert {psutil.Process(w.pid).uids().real for w in status.workers if w.pid} == set(
+                range(47000, 47006)
+            )
+            assert rig.fleet.summary() == "6 UP"
+            nice = {w.name: psutil.Process(w.pid).nice() for w in status.workers if w.pid}
+            assert (nice["cr1"], nice["df1"], nice["br1"]) == (-5, 0, 10)
+            await rig.until(lambda: rig.duties >= 2)
+        assert {w.process for w in rig.fleet.workers.values()} == {None}
+
+    run(body())
+
+
+def test_killed_and_stopped_workers_come_back_alone(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            await rig.all_in("UP")
+            pids = {name: rig.pid(name) for name in rig.fleet.workers}
+            os.kill(pids["cr1"], signal.SIGKILL)
+            os.kill(pids["br2"], signal.SIGSTOP)
+            await rig.until(lambda: not psutil.pid_exists(pids["br2"]))
+            await rig.all_in("UP")
+            changed = {name for name in pids if rig.pid(name) != pids[name]}
+            assert changed == {"cr1", "br2"}
+            by_name = {w.name: w for w in rig.fleet.status().workers}
+            assert (by_name["cr1"].restarts, by_name["cr1"].last_exit) == (1, "killed by signal 9")
+            assert by_name["cr2"].restarts == 0
+
+    run(body())
+
+
+def test_memory_above_the_limit(
+    run: Run, site_plan: HostPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpq_supervisor.fleet.MEMORY_INTERVAL", 0.1)
+    limit = msgspec.structs.replace(site_plan.supervisor, memory_limit_mb=1)
+
+    async def body() -> None:
+        async with Rig(msgspec.structs.replace(site_plan, supervisor=limit), tmp_path) as rig:
+            await rig.until(lambda: any("MB" in w.life.reason for w in rig.fleet.workers.values()))
+
+    run(body())
+
+
+def test_late_supervisor_judges_nobody(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            await rig.all_in("UP")
+            pids = {name: rig.pid(name) for name in rig.fleet.workers}
+            signal.setitimer(signal.ITIMER_REAL, 1.5)
+            signal.signal(signal.SIGALRM, lambda *_: None)
+            signal.pause()  # as if SIGSTOPped for longer than every timeout
+            await asyncio.sleep(WATCHDOG.heartbeat_timeout + 0.3)
+            assert {name: rig.pid(name) for name in rig.fleet.workers} == pids
+
+    run(body())
+
+
+def test_wan_goes_and_comes(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        rig = Rig(site_plan, tmp_path)
+        rig.network.set_link("wan5", False)
+        for worker in rig.fleet.workers.values():
+            worker.look_at_link()
+        async with rig:
+            await rig.all_in("UP", "cr1", "br1", "df1")
+            assert {rig.states()[name] for name in ("cr2", "br2", "df2")} == {"WAITING"}
+            assert "no carrier" in rig.fleet.workers["cr2"].life.reason
+            rig.network.set_link("wan5", True)
+            await rig.all_in("UP")
+            rig.network.set_link("wan4", False)
+            await rig.all_in("DEGRADED", "cr1", "br1", "df1")
+            rig.network.set_link("wan4", True)
+            assert rig.network.rebinds == 3
+
+    run(body())
+
+
+def test_crash_backs_off_and_says_why(
+    run: Run, site_plan: HostPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    crash = msgspec.structs.replace(site_plan.tunnels[0], name="crash")
+    plan = msgspec.structs.replace(site_plan, tunnels=(crash, *site_plan.tunnels[1:]))
+
+    async def body() -> None:
+        async with Rig(plan, tmp_path) as rig:
+            await rig.all_in("BACKOFF", "crash")
+            await rig.all_in("UP", *[name for name in rig.fleet.workers if name != "crash"])
+
+    with caplog.at_level(logging.INFO):
+        run(body())
+    assert "crash: STARTING → BACKOFF: exit 70 (SOFTWARE)" in caplog.messages
+
+
+def test_signatures_that_are_not_due_are_refused(
+    run: Run, site_plan: HostPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hoard = msgspec.structs.replace(site_plan.tunnels[0], name="hoard")
+
+    async def body() -> None:
+        plan = msgspec.structs.replace(site_plan, tunnels=(hoard,))
+        async with Rig(plan, tmp_path) as rig:
+            await rig.until(lambda: any("signature: 0 bytes" in line for line in caplog.messages))
+            assert rig.fleet.workers["hoard"].refused_signatures == 1
+
+    with caplog.at_level(logging.INFO):
+        run(body())
+
+
+def test_reload_touches_only_what_changed(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    cr1, br1, df1, *second = site_plan.tunnels
+    new = msgspec.structs.replace(br1, name="xx1")
+    changed = msgspec.structs.replace(df1, mtu=1300)
+    plan = msgspec.structs.replace(site_plan, tunnels=(cr1, new, changed, *second))
+
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            await rig.all_in("UP")
+            pids = {name: rig.pid(name) for name in rig.fleet.workers}
+            changes = rig.fleet.reload(plan, Secrets(plan))
+            assert changes == ["br1: removed", "xx1: added", "df1: restarted"]
+            await rig.until(lambda: "br1" not in rig.fleet.workers)
+            await rig.all_in("UP")
+            assert rig.network.plans[-1] is plan
+            same = {name for name in rig.fleet.workers if pids.get(name) == rig.pid(name)}
+            assert same == {"cr1", "cr2", "br2", "df2"}
+            assert rig.fleet.reload(plan, Secrets(plan)) == []
+            assert rig.fleet.reload(site_plan, Secrets(site_plan)) == [
+                "xx1: removed",
+                "br1: added",
+                "df1: restarted",
+            ]
+            await rig.until(lambda: "xx1" not in rig.fleet.workers)
+            await rig.all_in("UP")
+
+    run(body())
+
+
+def test_reload_gives_a_running_hub_its_sites(
+    run: Run, make_plan_of: Callable[[str], HostPlan], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = make_plan_of(HUB)
+    without = make_plan_of(HUB.replace('name = "ship2"', 'name = "ship2"\nrevoked = true'))
+
+    async def body() -> None:
+        async with Rig(plan, tmp_path) as rig:
+            await rig.all_in("UP")
+            pids = [rig.pid(name) for name in rig.fleet.workers]
+            assert len(rig.fleet.reload(without, Secrets(without))) == 3
+            await rig.until(lambda: sum("SetSites" in line for line in caplog.messages) == 3)
+            assert [rig.pid(name) for name in rig.fleet.workers] == pids
+            assert rig.fleet.status().sites == ("ship1",)
+
+    with caplog.at_level(logging.INFO):
+        run(body())
+    assert not any("ship2" in line for line in caplog.messages)
+
+
+def test_stop_of_the_operator_outlives_a_reload(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    changed = tuple(msgspec.structs.replace(tunnel, mtu=1300) for tunnel in site_plan.tunnels)
+    plan = msgspec.structs.replace(site_plan, tunnels=changed)
+
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            await rig.all_in("UP")
+            rig.fleet.command(["cr1"], lifecycle.StopWanted())
+            await rig.all_in("STOPPED", "cr1")
+            rig.fleet.reload(plan, Secrets(plan))
+            await rig.all_in("UP", *[name for name in rig.fleet.workers if name != "cr1"])
+            assert rig.states()["cr1"] == "STOPPED"
+
+    run(body())
+
+
+def test_killed_zygote_costs_no_worker(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    pyprctl.set_child_subreaper(True)
+
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            await rig.all_in("UP")
+            await rig.until(lambda: rig.zygote.rss > 0)
+            pids = {name: rig.pid(name) for name in rig.fleet.workers}
+            os.kill(rig.zygote.pid or 0, signal.SIGKILL)
+            await rig.until(lambda: rig.zygote.losses == 1)
+            os.kill(pids["cr1"], signal.SIGKILL)
+            await rig.until(lambda: rig.fleet.workers["cr1"].life.starts == 2)
+            await rig.all_in("UP")
+            assert {name for name in pids if rig.pid(name) != pids[name]} == {"cr1"}
+
+    try:
+        run(body())
+    finally:
+        pyprctl.set_child_subreaper(False)

@@ -1,0 +1,87 @@
+"""`mpq-supervisor check` and the command line around it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpq_supervisor import __version__, pki
+from mpq_supervisor.__main__ import main
+from mpq_supervisor.check import summary
+from mpq_worker.contract import PERMANENT, ExitCode
+from tests.unit.test_config import HUB, PLAIN, SITE, changed
+from tests.unit.test_plan import plan_of
+
+
+def _site(directory: Path, *changes: tuple[str, str]) -> Path:
+    authority = pki.issue_authority()
+    pki.save(authority, directory, "ca")
+    pki.save(pki.issue_site(authority, "ship1"), directory, "ship1")
+    path = directory / "mpq.toml"
+    path.write_text(changed(SITE, *changes).replace("/etc/mpq/pki", str(directory)))
+    return path
+
+
+def test_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _site(tmp_path)
+    assert main(["check", str(path)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"{path}: good"
+    assert out[1].startswith("site ship1, certificate valid until ")
+    assert out[2].split() == ["TUNNEL", "CLASS", "WAN", "HUB", "INNER", "SOURCE", "PORT", "TABLE", "UID"]
+    assert " ".join(line.split()[0] for line in out[3:12]) == "cr1 br1 df1 cr2 br2 df2 cr3 br3 df3"
+    assert out[12] == "lan1 (lan1) by wan4: critical cr1, default df1, bulk br1"
+
+
+def test_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _site(tmp_path, ('wan = "wan5"', 'wan = "wan7"'), ("number = 0 ", "number = 99 "))
+    assert main(["check", str(path)]) == 78
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path}: inner.number: 99 does not fit 10.200.10.0/24: 0 to 20 do",
+        f'{path}: lan[1].wan: no WAN "wan7" (did you mean "wan6"?)',
+    ]
+
+
+def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "none")]) == 78
+    assert capsys.readouterr().out == f"{tmp_path}/none: No such file or directory\n"
+
+
+def test_summary_of_the_others() -> None:
+    head, *rows = summary(plan_of(HUB))
+    assert head.split() == ["WORKER", "CLASS", "TUN", "PORT", "INNER", "SITES", "UID"]
+    assert " ".join(rows[0].split()) == "mt4.critical critical mt4c 45010 10.200.10.254 fd6d:7071::fe 2 47000"
+    assert summary(plan_of(PLAIN))[-1] == "plant (eth0) by wan4: critical mpq4, default mpq4, bulk mpq4"
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["chek"], ["run", "--colour"], ["pki"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"mpq {__version__}\n"
+
+
+def test_checking_loads_no_tunnel_code() -> None:
+    """Subcommands are imported when they are run, and none of them loads what only workers need."""
+    code = (
+        "import sys; from mpq_supervisor.__main__ import main; main(['check', '/none']);"
+        "print(sorted({'aioquic', 'uvloop', 'pyroute2', 'asyncio'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_exit_codes_are_documented() -> None:
+    """The workers' table in docs/exit-codes.md is the contract's, permanent ones marked."""
+    text = (Path(__file__).parents[2] / "docs/exit-codes.md").read_text().partition("## Workers")[2]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in text.splitlines() if line.startswith("|")]
+    assert {(int(code), permanent == "yes") for code, _, permanent in rows[2:]} == {
+        (int(code), code in PERMANENT) for code in ExitCode
+    }

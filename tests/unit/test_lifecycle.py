@@ -1,0 +1,315 @@
+"""The life-cycle table: every cell, the rules of restarting, and what must hold after any history."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mpq_supervisor.lifecycle import (
+    START_PAUSE,
+    Action,
+    ArmBackoff,
+    ArmStop,
+    BackoffElapsed,
+    Event,
+    Exited,
+    Fork,
+    HeartbeatMissed,
+    Kill,
+    Life,
+    LinkDown,
+    LinkUp,
+    MemoryExceeded,
+    PeerBack,
+    PeerSilent,
+    Policy,
+    Ready,
+    RestartWanted,
+    SendRebind,
+    SendStop,
+    StartWanted,
+    State,
+    StopTimeout,
+    StopWanted,
+    Unfit,
+    backoff,
+    explain,
+    step,
+)
+from mpq_worker.contract import ExitCode
+
+POLICY = Policy(backoff_initial=0.1, backoff_max=30.0, healthy_after=10.0, stop_grace=1.0)
+EVENTS: dict[type, Event] = {
+    type(event): event
+    for event in (
+        StartWanted(),
+        StopWanted(),
+        RestartWanted(),
+        LinkUp(),
+        LinkDown("no carrier"),
+        Ready(),
+        PeerSilent("silent"),
+        PeerBack(),
+        HeartbeatMissed(2.0),
+        MemoryExceeded(300_000_000),
+        Unfit("nonsense"),
+        Exited(70),
+        BackoffElapsed(),
+        StopTimeout(),
+    )
+}
+RUNNING = {State.STARTING, State.UP, State.DEGRADED}
+ALIVE = RUNNING | {State.STOPPING}
+
+
+def life_in(state: State) -> Life:
+    obstacle = "no carrier" if state is State.WAITING else ""
+    ready = 0.0 if state in (State.UP, State.DEGRADED) else None
+    return Life(state, obstacle=obstacle, ready_at=ready, starts=1, wanted=True)
+
+
+def go(life: Life, *events: Event, now: float = 100.0, chance: float = 0.5) -> tuple[Life, list[Action]]:
+    actions: list[Action] = []
+    for event in events:
+        life, more = step(life, event, now, chance, POLICY)
+        actions += more
+    return life, actions
+
+
+def test_every_event_has_a_column_for_every_state() -> None:
+    assert set(EVENTS) == set(get_args(Event))
+    for state in State:
+        for event in EVENTS.values():
+            after, _ = step(life_in(state), event, 100.0, 0.5, POLICY)
+            assert isinstance(after.state, State)
+
+
+# What each state becomes, "." for unchanged.
+EXPECTED = """
+                  STOPPED   WAITING   STARTING  UP        DEGRADED  BACKOFF   STOPPING  FAILED
+StartWanted       STARTING  .         .         .         .         STARTING  .         STARTING
+StopWanted        .         STOPPED   STOPPING  STOPPING  STOPPING  STOPPED   .         STOPPED
+RestartWanted     STARTING  .         STOPPING  STOPPING  STOPPING  STARTING  .         STARTING
+LinkUp            .         STARTING  .         .         .         .         .         .
+LinkDown          .         .         STOPPING  DEGRADED  .         WAITING   .         .
+Ready             .         .         UP        .         UP        .         .         .
+PeerSilent        .         .         DEGRADED  DEGRADED  .         .         .         .
+PeerBack          .         .         .         .         UP        .         .         .
+HeartbeatMissed   .         .         STOPPING  STOPPING  STOPPING  .         .         .
+MemoryExceeded    .         .         STOPPING  STOPPING  STOPPING  .         .         .
+Unfit             .         .         STOPPING  STOPPING  STOPPING  .         .         .
+Exited            .         .         BACKOFF   STARTING  STARTING  .         STARTING  .
+BackoffElapsed    .         .         .         .         .         STARTING  .         .
+StopTimeout       .         .         .         .         .         .         .         .
+"""
+
+
+def test_states_follow_the_table() -> None:
+    head, *rows = [line.split() for line in EXPECTED.strip().splitlines()]
+    assert [State(name) for name in head] == list(State)
+    assert {row[0] for row in rows} == {event.__name__ for event in EVENTS}
+    for name, *cells in rows:
+        event = next(event for kind, event in EVENTS.items() if kind.__name__ == name)
+        for state, cell in zip(State, cells, strict=True):
+            after, _ = step(life_in(state), event, 100.0, 0.5, POLICY)
+            assert after.state == (state if cell == "." else cell), (name, state)
+
+
+def test_start_to_up() -> None:
+    life, actions = go(Life(), StartWanted(), Ready())
+    assert (life.state, life.starts, life.ready_at, actions) == (State.UP, 1, 100.0, [Fork()])
+
+
+def test_healthy_run_restarts_at_once_and_forgets_failures() -> None:
+    life = Life(State.UP, ready_at=80.0, failures=7)
+    life, actions = go(life, Exited(-9), now=90.0)
+    assert (life.state, actions, life.failures) == (State.STARTING, [Fork()], 0)
+
+
+def test_first_early_death_after_ready_restarts_at_once_then_backs_off() -> None:
+    life, actions = go(Life(State.UP, ready_at=99.0), Exited(-9))
+    assert (life.state, actions, life.failures) == (State.STARTING, [Fork()], 1)
+    life, actions = go(life, Ready(), Exited(-9))
+    assert (life.state, actions) == (State.BACKOFF, [ArmBackoff(0.05)])
+
+
+def test_death_before_ready_pauses_at_least_a_second() -> None:
+    life, actions = go(Life(State.STARTING), Exited(70), chance=0.0)
+    assert (life.state, actions) == (State.BACKOFF, [ArmBackoff(START_PAUSE)])
+    life, actions = go(Life(State.STARTING, failures=20), Exited(70), chance=0.9)
+    assert actions == [ArmBackoff(27.0)]
+
+
+def test_backoff_is_full_jitter_under_a_growing_bounded_ceiling() -> None:
+    assert [backoff(n, 1.0, POLICY) for n in range(6)] == [0.0, 0.0, 0.1, 0.2, 0.4, 0.8]
+    assert backoff(5, 0.0, POLICY) == 0.0
+    assert backoff(10_000, 1.0, POLICY) == POLICY.backoff_max
+
+
+@pytest.mark.parametrize("code", [ExitCode.CONFIG, ExitCode.NOPERM])
+@pytest.mark.parametrize("state", sorted(RUNNING))
+def test_permanent_codes_are_not_retried(state: State, code: ExitCode) -> None:
+    life, actions = go(life_in(state), Exited(code))
+    assert (life.state, actions, life.last_exit) == (State.FAILED, [], code)
+    assert code.name in life.reason
+    assert go(life, LinkUp(), BackoffElapsed(), Ready())[0].state is State.FAILED
+    assert go(life, StartWanted())[0].state is State.STARTING
+
+
+@pytest.mark.parametrize("code", [0, 1, 69, 70, 75, -9, -11, None])
+def test_everything_else_is_retried(code: int | None) -> None:
+    assert go(life_in(State.STARTING), Exited(code))[0].state is State.BACKOFF
+    assert go(life_in(State.UP), Exited(code))[0].state is State.STARTING
+
+
+def test_hung_worker_is_killed_and_counted_as_a_failure() -> None:
+    life, actions = go(Life(State.UP, ready_at=99.0, failures=1), HeartbeatMissed(1.6), Exited(-9))
+    assert actions == [Kill(), ArmBackoff(0.05)]
+    assert (life.state, life.failures, life.reason) == (State.BACKOFF, 2, "no heartbeat for 1.6 s")
+
+
+def test_planned_restart_is_no_failure() -> None:
+    life, actions = go(life_in(State.UP), RestartWanted(), Exited(0))
+    assert actions == [SendStop(), ArmStop(1.0), Fork()]
+    assert (life.state, life.failures) == (State.STARTING, 0)
+
+
+def test_stop_is_forced_when_it_takes_too_long() -> None:
+    life, actions = go(life_in(State.UP), StopWanted(), StopTimeout(), Exited(-9))
+    assert actions == [SendStop(), ArmStop(1.0), Kill()]
+    assert life.state is State.STOPPED
+
+
+def test_last_word_while_stopping_counts() -> None:
+    assert go(life_in(State.UP), StopWanted(), StartWanted(), Exited(0))[0].state is State.STARTING
+    assert go(life_in(State.UP), RestartWanted(), StopWanted(), Exited(0))[0].state is State.STOPPED
+    assert go(life_in(State.UP), HeartbeatMissed(2), StopWanted(), Exited(-9))[0].state is State.STOPPED
+
+
+def test_tunnel_waits_quietly_for_its_wan() -> None:
+    life, actions = go(Life(), LinkDown("no carrier"), StartWanted(), LinkDown("no address"))
+    assert (life.state, life.reason, life.failures, actions) == (State.WAITING, "no address", 0, [])
+    life, actions = go(life, LinkUp())
+    assert (life.state, actions) == (State.STARTING, [Fork()])
+
+
+def test_worker_outlives_a_flap_of_its_wan() -> None:
+    life, actions = go(life_in(State.UP), LinkDown("no carrier"), LinkUp(), PeerBack())
+    assert (life.state, actions) == (State.UP, [SendRebind()])
+
+
+def test_death_without_wan_waits() -> None:
+    life, actions = go(life_in(State.UP), LinkDown("no carrier"), Exited(-9))
+    assert (life.state, life.reason, actions) == (State.WAITING, "no carrier", [])
+
+
+def test_wan_lost_while_starting() -> None:
+    life, actions = go(life_in(State.STARTING), LinkDown("no carrier"), Exited(0))
+    assert (life.state, life.failures, actions) == (State.WAITING, 0, [SendStop(), ArmStop(1.0)])
+
+
+def test_peer_back_before_ready_is_not_up() -> None:
+    assert go(life_in(State.STARTING), PeerSilent(), PeerBack())[0].state is State.STARTING
+
+
+def test_state_begins_once() -> None:
+    life, _ = go(Life(State.WAITING, since=5.0, obstacle="a"), LinkDown("b"))
+    assert life.since == 5.0
+
+
+def test_explain() -> None:
+    assert explain(78) == "exit 78 (CONFIG)"
+    assert explain(3) == "exit 3"
+    assert explain(-9) == "killed by signal 9"
+
+
+class Histories(RuleBasedStateMachine):
+    """A model of whoever executes the actions: at most one process, at most one timer, nothing lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.life = Life()
+        self.now = 0.0
+        self.process = False
+        self.killed = False
+        self.timer: type[BackoffElapsed] | type[StopTimeout] | None = None
+        self.wanted = False
+
+    def feed(self, event: Event, chance: float = 0.5) -> None:
+        before = self.life.state
+        self.life, actions = step(self.life, event, self.now, chance, POLICY)
+        if self.life.state is not before:
+            self.timer = None
+        for action in actions:
+            match action:
+                case Fork():
+                    assert not self.process, "two processes at once"
+                    self.process, self.killed = True, False
+                case Kill():
+                    assert self.process
+                    self.killed = True
+                case SendStop() | SendRebind():
+                    assert self.process
+                case ArmBackoff(delay=delay):
+                    assert 0 <= delay <= POLICY.backoff_max
+                    self.timer = BackoffElapsed
+                case ArmStop():
+                    self.timer = StopTimeout
+
+    @rule(seconds=st.floats(0, 100))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(event=st.sampled_from([LinkUp(), LinkDown("down"), Ready(), PeerSilent(), PeerBack()]))
+    def something_happens(self, event: Event) -> None:
+        self.feed(event)
+
+    @rule(event=st.sampled_from([HeartbeatMissed(2.0), MemoryExceeded(1), Unfit("x")]))
+    def watchdog_barks(self, event: Event) -> None:
+        self.feed(event)
+
+    @rule(event=st.sampled_from([StartWanted(), RestartWanted(), StopWanted()]))
+    def operator(self, event: Event) -> None:
+        self.wanted = not isinstance(event, StopWanted)
+        self.feed(event)
+
+    @precondition(lambda self: self.process)
+    @rule(status=st.sampled_from([0, 1, 70, 75, 77, 78, -9, None]), chance=st.floats(0, 1, exclude_max=True))
+    def process_ends(self, status: int | None, chance: float) -> None:
+        self.process = False
+        self.feed(Exited(-9 if self.killed else status), chance)
+
+    @precondition(lambda self: self.timer is not None)
+    @rule()
+    def timer_fires(self) -> None:
+        assert self.timer is not None
+        timer, self.timer = self.timer, None
+        self.feed(timer())
+
+    @invariant()
+    def process_exists_exactly_where_it_should(self) -> None:
+        assert self.process == (self.life.state in ALIVE)
+
+    @invariant()
+    def wish_is_never_forgotten(self) -> None:
+        if self.life.state is State.STOPPED:
+            assert not self.wanted
+        if self.life.state is State.STOPPING:
+            assert self.life.wanted == self.wanted
+
+    @invariant()
+    def nothing_is_stuck(self) -> None:
+        if self.life.state is State.BACKOFF:
+            assert self.timer is BackoffElapsed
+        if self.life.state is State.STOPPING:
+            assert self.killed or self.timer is StopTimeout
+        if self.life.state is State.WAITING:
+            assert self.life.obstacle
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,75 @@
+"""What `make install` puts beside the program: unit, users, directories, sysctls."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "units/mpq-supervisor.service"
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (Debian package systemd)"
+)
+
+
+@pytest.fixture(scope="module")
+def service() -> dict[str, str]:
+    """The keys of [Service]; where one comes twice, its values joined."""
+    section = UNIT.read_text().partition("[Service]\n")[2].partition("[Install]")[0]
+    found: dict[str, str] = {}
+    for key, value in re.findall(r"^(\w+)=(.*)$", section, re.MULTILINE):
+        found[key] = f"{found[key]} {value}" if key in found else value
+    return found
+
+
+def test_capabilities_are_the_ones_found_needed(service: dict[str, str]) -> None:
+    needed = {f"CAP_{name}" for name in ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "KILL", "SYS_NICE")}
+    assert set(service["AmbientCapabilities"].split()) == needed
+    assert set(service["CapabilityBoundingSet"].split()) == needed
+
+
+def test_supervision(service: dict[str, str]) -> None:
+    assert service["Type"] == "notify"
+    assert service["User"] == "mpq"
+    assert service["ExecReload"].endswith("/mpq-supervisor ctl reload")
+    assert int(service["WatchdogSec"]) == 10
+    assert service["RestartPreventExitStatus"] == "78"
+    assert service["DeviceAllow"] == "/dev/net/tun rw"
+    assert "AF_NETLINK" in service["RestrictAddressFamilies"]
+    assert "PrivateDevices" not in service  # would hide /dev/net/tun
+    assert "PrivateUsers" not in service  # would take the workers' uids away
+
+
+@needs_systemd
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/usr/bin/mpq-supervisor", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if UNIT.name in line]) == (0, [])
+
+
+@needs_systemd
+def test_exposure_stays_low(tmp_path: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager", str(UNIT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def test_the_users_are_those_of_the_unit(service: dict[str, str]) -> None:
+    assert f"\nu {service['User']} " in (ROOT / "units/mpq.sysusers").read_text()
+    assert f"pki 0700 {service['User']} {service['Group']} " in (ROOT / "units/mpq.tmpfiles").read_text()
+
+
+def test_sysctls_are_set_once_each() -> None:
+    text = (ROOT / "etc/sysctl.d/90-mpq.conf").read_text()
+    pairs = re.findall(r"^([a-z0-9_.]+) = (\d+)$", text, re.MULTILINE)
+    values = dict(pairs)
+    assert len(values) == len(pairs) == sum(not line.startswith("#") for line in text.splitlines() if line)
+    assert values["net.ipv4.ip_forward"] == values["net.ipv6.conf.all.forwarding"] == "1"
+    assert values["net.ipv4.conf.all.rp_filter"] == values["net.ipv6.conf.default.accept_ra"] == "2"
+    for key in values:
+        assert Path("/proc/sys", *key.split(".")).exists() or key.startswith("net.core")

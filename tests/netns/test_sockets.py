@@ -85,6 +85,7 @@ def test_outer_packets_leave_by_their_wan_marked_as_their_class(site: Host, plan
     for name, wan in (("cr1", 0), ("cr2", 1)):
         with udp_of(site, plan, name) as sock:
             sock.send(b"outer")
+            assert sock.getsockopt(socket.IPPROTO_IP, 10) == 3, "IP_PMTUDISC_PROBE"
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == 6
         packet = next_packet(capture.sockets[wan], tunnel(plan, name).source_port)
         assert packet[1] >> 2 == 46

@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -161,8 +162,9 @@ def main(argv: list[str] | None = None, run: WorkerMain | None = None) -> int:
     arguments = parser.parse_args(argv)
     pyprctl.set_name("mpq-zygote")
     if run is None:
-        from mpq_worker import driver
+        from mpq_worker import driver, rehearsal
 
+        rehearsal.rehearse(time.time())
         run = driver.run
     preload()
     shed_privileges()

@@ -188,7 +188,7 @@ class Lab:
             self.relay.reorder(self._entry(wan, way), round(percent * 1e4), round(extra_ms * 1e3))
 
     def carrier(self, wan: int, up: bool) -> None:
-        """Pull or plug the cable of a site's WAN."""
+        """Pull or plug the cable of a site's WAN; the kernel tells of it up to 1 s later (it rations link events)."""
         role: Role = "link" if self._with_relay else "router"
         port = f"s{wan}" if self._with_relay else f"r{wan}"
         namespaces.batch([f"link set {port} {'up' if up else 'down'}"], ["ip", "-n", self.name(role)])

@@ -46,7 +46,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     streams: list[Stream]
     seconds: float
-    linger: float = 1.0
+    linger: float
 
 
 class _Prober:

@@ -51,8 +51,16 @@ class Product:
 
     def ctl(self, *arguments: str) -> Any:
         """`mpq-supervisor ctl --json …`, parsed. Raises `RuntimeError` with what it said if it fails."""
-        socket = self.runtime / "ctl.sock"
-        argv = [sys.executable, "-m", "mpq_supervisor", "ctl", "--socket", str(socket), "--json", *arguments]
+        argv = [
+            sys.executable,
+            "-m",
+            "mpq_supervisor",
+            "ctl",
+            "--runtime-dir",
+            str(self.runtime),
+            "--json",
+            *arguments,
+        ]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"ctl {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()}")

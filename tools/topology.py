@@ -221,7 +221,8 @@ def loss_table(losses: list[Loss]) -> str:
             match = _match(loss.flow, direction)
             rules.append(f'{match} counter name "seen{i}"')
             if loss.permille:
-                rules.append(f'{match} numgen random mod 1000 < {loss.permille} counter name "lost{i}" drop')
+                lot = f"numgen random mod 1000 < {loss.permille} " if loss.permille < 1000 else ""
+                rules.append(f'{match} {lot}counter name "lost{i}" drop')
     body = "\n    ".join(counters)
     chain = "\n        ".join(["type filter hook forward priority filter;", *rules])
     return f"""

@@ -65,9 +65,9 @@ class PingRun:
         return {report.name: report for report in reports}
 
 
-def start_pings(lab: Lab, role: Role, streams: list[ping.Stream], seconds: float) -> PingRun:
-    """Start echo streams in one namespace."""
-    return PingRun(lab, role, ping.Order(streams=streams, seconds=seconds))
+def start_pings(lab: Lab, role: Role, streams: list[ping.Stream], seconds: float, *, linger: float = 1.0) -> PingRun:
+    """Start echo streams in one namespace; `linger` is how long answers are waited for after the last probe."""
+    return PingRun(lab, role, ping.Order(streams=streams, seconds=seconds, linger=linger))
 
 
 class Echo:
@@ -158,9 +158,9 @@ class TcpResult(msgspec.Struct, frozen=True):
 
 
 class TcpRun:
-    """A TCP stream on its way."""
+    """A TCP stream on its way for whole seconds (iperf3 knows no others)."""
 
-    def __init__(self, lab: Lab, client: Role, server: Role, flow: TcpFlow, seconds: float) -> None:
+    def __init__(self, lab: Lab, client: Role, server: Role, flow: TcpFlow, seconds: int) -> None:
         listen = ["iperf3", "-s", "-1", "-p", str(flow.port), "--forceflush"]
         self._server = lab.exec(server, listen, stdout=subprocess.PIPE, text=True)
         lines = cast(IO[str], self._server.stdout)
@@ -175,7 +175,7 @@ class TcpRun:
             "-p",
             str(flow.port),
             "-t",
-            f"{seconds:g}",
+            str(seconds),
             "--connect-timeout",
             "5000",
         ]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tools import namespaces
@@ -15,11 +16,14 @@ from tools.lab import Count, Lab
 from tools.ping import Stream
 from tools.ping_report import StreamReport
 from tools.sockets import Via
-from tools.topology import HUB, HUB6, ROLES, SERVER, SERVER6, WANS, Flow
+from tools.topology import HUB, HUB6, ROLES, SERVER, SERVER6, WANS, Flow, Role
 from tools.traffic import Echo, LoadResult, TcpFlow, TcpRun, start_load, start_pings
 from tools.udp_load import LoadFlow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+SECONDS = 0.7
+_UP: tuple[Role, Role] = ("site", "hub")
+_DOWN: tuple[Role, Role] = ("hub", "site")
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +44,12 @@ def lab(built: Lab) -> Lab:
 
 
 def ping(lab: Lab, seconds: float, *streams: Stream) -> dict[str, StreamReport]:
-    return start_pings(lab, "site", list(streams), seconds).result()
+    return start_pings(lab, "site", list(streams), seconds, linger=0.2).result()
 
 
 def load(lab: Lab, up: bool, *flows: LoadFlow) -> dict[str, LoadResult]:
-    ends = ("site", "hub") if up else ("hub", "site")
-    return start_load(lab, ends[0], ends[1], list(flows), 1.0).result()
+    sender, receiver = _UP if up else _DOWN
+    return start_load(lab, sender, receiver, list(flows), SECONDS).result()
 
 
 def flow_to_hub(port: int, wan: int = 5, mbit: float = 15) -> LoadFlow:
@@ -78,7 +82,7 @@ def test_loss_hits_the_flow_it_is_aimed_at_and_not_its_neighbour(lab: Lab) -> No
     sent, received = results["7001"].sent, results["7001"].received
     assert lab.loss_counts() == {hit: Count(sent, sent - received), spared: Count(results["7002"].sent, 0)}
     assert results["7002"].received == results["7002"].sent
-    assert sent == 1562
+    assert sent == int(SECONDS * 15e6 / 8 / 1200)
     assert abs(received / sent - 0.7) < 5 * (0.3 * 0.7 / sent) ** 0.5  # five standard deviations
 
 
@@ -102,20 +106,21 @@ def test_loss_downwards_is_aimed_by_the_port_of_the_site(lab: Lab) -> None:
     }
 
 
-@pytest.mark.parametrize("up", [True, False])
-def test_rate_limits_a_wan_and_no_other(lab: Lab, up: bool) -> None:
-    lab.rate(4, 10, "up" if up else "down")
-    flows = [
-        LoadFlow(name=str(wan), target=HUB if up else f"100.64.{wan}.2", port=7000 + wan, mbit=20) for wan in (4, 5)
-    ]
-    if up:
-        flows = [flow_to_hub(7000 + wan, wan, 20) for wan in (4, 5)]
-    limited, free = load(lab, up, *flows).values()
-    framed = limited.mbit * (1200 + 42) / 1200
-    assert 9.5 < framed < 10.9  # the queue of 50 ms comes on top
-    assert free.received == free.sent
-    if up:  # what a full TBF refuses the relay counts
-        assert lab.relay_stats(4)["up"].refused >= limited.sent - limited.received > 0
+def test_rate_limits_one_direction_of_one_wan(lab: Lab) -> None:
+    lab.rate(4, 10, "up")
+    lab.rate(5, 10, "down")
+    before = lab.relay_stats(4)["up"].refused
+    start = start_load(lab, "site", "hub", [flow_to_hub(7000 + wan, wan, 20) for wan in (4, 5)], SECONDS)
+    flows = [LoadFlow(name=f"{7000 + k}", target=f"100.64.{k}.2", port=7000 + k, mbit=20) for k in (4, 5)]
+    down = load(lab, False, *flows)
+    up = start.result()
+    limited, free = (up["7004"], down["7005"]), (up["7005"], down["7004"])
+    for result in limited:
+        assert 9.5 < result.mbit * (1200 + 42) / 1200 < 11.2  # the queue of 50 ms comes on top
+    for result in free:
+        assert result.received == result.sent
+    # What a full TBF refuses the relay counts.
+    assert lab.relay_stats(4)["up"].refused - before == limited[0].sent - limited[0].received
 
 
 def test_reordering_loses_nothing_and_is_counted_alike(lab: Lab) -> None:
@@ -130,7 +135,7 @@ def test_reordering_loses_nothing_and_is_counted_alike(lab: Lab) -> None:
 
 def test_tcp_crosses_the_lab_both_ways(lab: Lab) -> None:
     for port, reverse in ((5201, False), (5202, True)):
-        result = TcpRun(lab, "site", "server", TcpFlow(target=SERVER6, port=port, reverse=reverse), 0.5).result()
+        result = TcpRun(lab, "site", "server", TcpFlow(target=SERVER6, port=port, reverse=reverse), 1).result()
         assert result.error == ""
         assert result.mbit > 50
 
@@ -143,12 +148,13 @@ def test_carrier_and_address_change_under_a_running_stream(lab: Lab) -> None:
     assert "NO-CARRIER" in lab.run("site", ["ip", "link", "show", "wan4"]).stdout
     assert not answered("wan4", HUB)
     lab.carrier(4, True)
-    assert answered("wan4", HUB)
-    assert answered("wan4", HUB6)
+    streams = [Stream(name=target, target=target, via=Via(device="wan4")) for target in (HUB, HUB6)]
+    for report in ping(lab, 1.3, *streams).values():
+        assert report.rtt_us[-1] is not None
     lab.address(5, "100.64.55.2/24")
     lab.address(5, "2001:db8:55::2/64")
     routes = lab.run("site", ["ip", "route", "show", "default", "dev", "wan5"]).stdout
-    assert routes.strip() == "via 100.64.55.1 proto dhcp metric 105"
+    assert routes.strip() == "default via 100.64.55.1 proto dhcp metric 105"
     assert answered("wan5", HUB)
     assert answered("wan5", HUB6)
     lab.address(5, "100.64.5.2/24")
@@ -159,10 +165,15 @@ def test_lan_traffic_in_clear_is_seen(lab: Lab) -> None:
     before = lab.leaks()
     with lab.capture("site", "lan3", "icmp") as capture:
         streams = [Stream(name="4", target=SERVER, via=Via(source="172.16.3.9"))]
-        report = start_pings(lab, "lan", streams, 0.1).result()["4"]
+        report = start_pings(lab, "lan", streams, 0.1, linger=0.2).result()["4"]
     assert report.window().lost == report.window().sent == 10
     assert capture.packets == 10  # source rules: by the LAN of its address
     assert (lab.leaks().site - before.site, lab.leaks().hub) == (10, 0)
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; an orphan may be a zombie until init looks after it."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def assert_gone(prefix: str) -> None:
@@ -173,20 +184,28 @@ def assert_gone(prefix: str) -> None:
 def test_nothing_is_left_after_an_exception() -> None:
     prefix = f"mpqu{os.getpid()}"
     pids: list[int] = []
-    with pytest.raises(ZeroDivisionError), Lab(prefix) as lab:
-        forks = lab.exec("site", ["sh", "-c", "trap '' TERM; sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
-        assert forks.stdout
-        pids += [lab.relay.pid, forks.pid, int(forks.stdout.readline())]
-        assert set(pids) <= set(namespaces.pids(lab.name(role) for role in ROLES))
-        raise ZeroDivisionError
-    assert not [pid for pid in pids if Path("/proc", str(pid)).exists()]
+
+    def fail() -> None:
+        with Lab(prefix) as lab:
+            forking = ["sh", "-c", "trap '' TERM; sleep 600 & echo $!; wait"]
+            shell = lab.exec("site", forking, stdout=subprocess.PIPE)
+            assert shell.stdout
+            pids.extend([lab.relay.pid, shell.pid, int(shell.stdout.readline())])
+            assert set(pids) <= set(namespaces.pids(lab.name(role) for role in ROLES))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not [pid for pid in pids if alive(pid)]
     assert_gone(prefix)
 
 
 def test_the_lab_of_a_killed_maker_goes_when_the_next_starts() -> None:
     code = (
-        "import os; from tools.lab import Lab\n"
-        "lab = Lab().__enter__(); lab.exec('hub', ['sleep', '600']); print(lab.prefix); os.kill(os.getpid(), 9)"
+        "import os, subprocess; from tools.lab import Lab\n"
+        "lab = Lab().__enter__()\n"
+        "lab.exec('hub', ['sleep', '600'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "print(lab.prefix, flush=True); os.kill(os.getpid(), 9)"
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint bench clean
+.PHONY: help system venv demo test lint bench acceptance clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -51,6 +51,9 @@ test: lint build/relay ## lint, types, imports, and every test
 
 bench: venv build/relay ## throughput, latency, memory beside bare veth; writes build/bench.json
 	@$(PY) -m tools.bench
+
+acceptance: venv build/relay ## isolation, shared link, shared core, 50 kills, start-up; writes build/acceptance.json
+	@$(PY) -m tools.acceptance
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info

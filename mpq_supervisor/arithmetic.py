@@ -55,8 +55,8 @@ class ClassPlan(msgspec.Struct, frozen=True):
 
 DEFAULT_CLASSES = {
     CRITICAL: ClassPlan(CRITICAL, dscp=46, priority=6, txqueuelen=100),
-    BULK: ClassPlan(BULK, dscp=8, priority=2, txqueuelen=500),
-    DEFAULT: ClassPlan(DEFAULT, dscp=0, priority=0, txqueuelen=250),
+    BULK: ClassPlan(BULK, dscp=8, priority=2, txqueuelen=200),
+    DEFAULT: ClassPlan(DEFAULT, dscp=0, priority=0, txqueuelen=150),
 }
 
 

@@ -127,6 +127,11 @@ class Control:
             writer.close()
 
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Response:
+        async with asyncio.timeout(IO_TIMEOUT):
+            try:
+                line = await reader.readuntil()
+            except (asyncio.LimitOverrunError, asyncio.IncompleteReadError) as error:
+                return Response(Code.USAGE, (f"not a request: {error}",))
         uid, permitted = self._peer(writer)
         if not permitted:
             log.warning("control: uid %d refused", uid)
@@ -134,9 +139,8 @@ class Control:
         if self._clients > MAX_CLIENTS:
             return Response(Code.REFUSED, (f"{MAX_CLIENTS} others are connected",))
         try:
-            async with asyncio.timeout(IO_TIMEOUT):
-                request = msgspec.json.decode(await reader.readuntil(), type=Request)
-        except (msgspec.MsgspecError, asyncio.LimitOverrunError, asyncio.IncompleteReadError) as error:
+            request = msgspec.json.decode(line, type=Request)
+        except msgspec.MsgspecError as error:
             return Response(Code.USAGE, (f"not a request: {error}",))
         if request.command != "status":
             log.info("control: uid %d: %s %s", uid, request.command, " ".join(request.names))

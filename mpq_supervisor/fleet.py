@@ -24,6 +24,7 @@ from mpq_supervisor.plan import HostPlan, TunnelPlan
 from mpq_supervisor.process import Network, Surroundings, Worker
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.status import HostStatus, configured_sites, worker_status
+from mpq_supervisor.weights import Weights
 from mpq_supervisor.zygote import Zygote
 
 TICK = 0.25
@@ -53,6 +54,7 @@ class Fleet:
         zygote: Zygote,
         register: Register,
         duty: Callable[[], None],
+        weights: Weights | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._network = network
@@ -68,6 +70,7 @@ class Fleet:
             network=network,
             zygote=zygote,
             may_raise_priority=_may_raise_priority(),
+            weights=weights,
             changed=self._note_change,
         )
         self.workers = {entry.name: Worker(entry, self._around) for entry in plan.workers}

@@ -25,7 +25,8 @@ from mpq_supervisor.tun import open_tun
 from mpq_worker.contract import SINK_SLOT
 from mpq_worker.errors import HostFault
 
-_Port = tuple[tuple[str, ...], int]
+_Port = tuple[str, int]
+"""Address and port that a group of sockets is bound to."""
 
 
 class Host:
@@ -128,12 +129,12 @@ class Host:
 
     def hub_fds(self, worker: HubWorkerPlan) -> tuple[int, int]:
         """TUN and UDP socket for a hub's worker, the same ones at every call."""
-        group = self._groups[worker.addresses, worker.port]
+        group = self._groups[_port(worker)]
         return self._tuns[worker.tun], group.lend(worker.slot, worker.dscp, worker.priority)
 
     def sunk(self, worker: HubWorkerPlan) -> int:
         """Datagrams that came to a hub worker's port and named no slot of it, ever."""
-        return self._groups[worker.addresses, worker.port].drops(SINK_SLOT)
+        return self._groups[_port(worker)].drops(SINK_SLOT)
 
     def _open(self) -> None:
         """Opens what the plan has and we have not. A TUN that somebody deleted is opened anew."""
@@ -145,9 +146,10 @@ class Host:
             if worker.tun not in self._tuns:
                 self._tuns[worker.tun] = open_tun(worker.tun)
         for worker in self._plan.hub_workers:
-            port = worker.addresses, worker.port
+            port, shared = _port(worker), worker.traffic_class is None
             if port not in self._groups:
-                self._groups[port] = sockets.Group(*port)
+                self._groups[port] = sockets.Group(*port, shared=shared)
+            self._groups[port].steer(shared=shared)
 
     def _close_what_went(self) -> None:
         plan = self._plan
@@ -157,7 +159,7 @@ class Host:
             os.close(self._tuns.pop(tun))
         slots: dict[_Port, set[int]] = {}
         for worker in plan.hub_workers:
-            slots.setdefault((worker.addresses, worker.port), set()).add(worker.slot)
+            slots.setdefault(_port(worker), set()).add(worker.slot)
         for port in self._groups.keys() - slots.keys():
             self._groups.pop(port).close()
         for port, group in self._groups.items():
@@ -186,3 +188,7 @@ class Host:
         for name, state in self.links.items():
             if told.get(name) != state:
                 self._callback(name)
+
+
+def _port(worker: HubWorkerPlan) -> _Port:
+    return sockets.bind_address(worker.addresses), worker.port

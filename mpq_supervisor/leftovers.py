@@ -45,6 +45,7 @@ class Register:
         """Takes the lock, held until this process ends. Raises HostFault when another supervisor has it."""
         self._path = directory / "children.json"
         self._written: frozenset[int] = frozenset()
+        self._failing = False
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -74,13 +75,21 @@ class Register:
         os.close(self._lock)
 
     def write(self, pids: Iterable[int]) -> None:
-        """Notes the children as they are now; those that have ended meanwhile are left out."""
+        """Notes the children as they are now; those that have ended meanwhile are left out.
+
+        A file that cannot be written is told once: the tunnels matter more than a tidy next start.
+        """
         now = frozenset(pids)
-        if now != self._written:
-            children = tuple(Child(pid, started) for pid in sorted(now) if (started := start_time(pid)))
-            record = _Record(_boot(), children)
-            write_atomically(self._path, msgspec.json.encode(record), 0o600)
-            self._written = now
+        if now == self._written:
+            return
+        children = tuple(Child(pid, started) for pid in sorted(now) if (started := start_time(pid)))
+        try:
+            write_atomically(self._path, msgspec.json.encode(_Record(_boot(), children)), 0o600)
+            self._written, self._failing = now, False
+        except OSError as error:
+            if not self._failing:
+                log.error("%s: %s: a next start may not find its leftovers", self._path, error.strerror)
+            self._failing = True
 
 
 def start_time(pid: int) -> int:

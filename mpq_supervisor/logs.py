@@ -10,7 +10,7 @@ from collections.abc import Mapping
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-class _JournalFormatter(logging.Formatter):
+class JournalFormatter(logging.Formatter):
     """sd-daemon(3): `<N>` before every line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -22,7 +22,7 @@ def set_up(environment: Mapping[str, str] = os.environ) -> None:
     """Configures the root logger."""
     handler = logging.StreamHandler()
     if is_journal(environment.get("JOURNAL_STREAM", ""), sys.stderr.fileno()):
-        handler.setFormatter(_JournalFormatter("%(message)s"))
+        handler.setFormatter(JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -20,15 +20,13 @@ class Notifier:
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._socket: socket.socket | None = None
         self._status = ""
+        me = str(os.getpid())
+        self._watched = "WATCHDOG_USEC" in environment and environment.get("WATCHDOG_PID", me) == me
         address = environment.get("NOTIFY_SOCKET", "")
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.setblocking(False)
             self._socket.connect("\0" + address[1:] if address.startswith("@") else address)
-        watched = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        micros = int(environment.get("WATCHDOG_USEC", "0")) if watched else 0
-        self.watchdog_interval: float | None = micros / 1e6 if micros else None
-        """Seconds within which `watchdog` must be called again; None when nobody watches."""
 
     def ready(self) -> None:
         """The start, or a reload, is complete."""
@@ -42,7 +40,8 @@ class Notifier:
 
     def watchdog(self) -> None:
         """To be called only by whoever has just done the supervisor's duties."""
-        self._send("WATCHDOG=1")
+        if self._watched:
+            self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
         """The stop has begun."""
@@ -51,6 +50,12 @@ class Notifier:
     def reloading(self) -> None:
         """A reload has begun; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def close(self) -> None:
+        """Says nothing more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _send(self, text: str) -> None:
         if self._socket is None:

@@ -17,11 +17,12 @@ from typing import Protocol
 from mpq_supervisor import lifecycle
 from mpq_supervisor.lifecycle import Life, Policy, State
 from mpq_supervisor.network import LinkState
-from mpq_supervisor.orders import Entry, configure_hub, configure_site, fork_order, obstacle
+from mpq_supervisor.orders import Entry, class_of, configure_hub, configure_site, fork_order, obstacle
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.signer import SignatureRefused
 from mpq_supervisor.throttle import Throttle
+from mpq_supervisor.weights import Weights
 from mpq_supervisor.zygote import Process, Zygote
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault, pair
 from mpq_worker.contract import (
@@ -74,6 +75,7 @@ class Surroundings:
     network: Network
     zygote: Zygote
     may_raise_priority: bool
+    weights: Weights | None
     changed: Callable[[Worker], None]
 
 
@@ -85,7 +87,7 @@ class Worker:
         self.life = Life()
         self.retired = False  # no longer in the plan; goes when its process has gone
         self.process: Process | None = None
-        self.born = 0.0  # monotonic; when `process` was ordered
+        self.ordered = 0.0  # monotonic; when `process` was ordered
         self.deadline: float | None = None  # when a heartbeat is overdue
         self.heard = 0.0
         self.report = Report()
@@ -169,15 +171,15 @@ class Worker:
         now = around.loop.time()
         ours, theirs = pair()
         with theirs:
-            process = Process(self.name, Channel[FromWorker](ours, FromWorker), self._ended)
+            process = Process(self.name, Channel[FromWorker](ours, FromWorker), self._born, self._ended)
             order = fork_order(self.entry, around.plan, around.may_raise_priority)
             if not around.zygote.fork(order, theirs.fileno(), process):
                 ours.close()
                 # Not from inside a step: the answer to Fork is an event of its own.
                 around.loop.call_soon(self.feed, lifecycle.Exited(None))
                 return
-        self.process, self.born, self.heard = process, now, now
-        self.deadline = now + around.plan.watchdog.start_timeout
+        self.process, self.ordered, self.heard = process, now, now
+        self.deadline = None  # until it is born, the zygote is whose silence counts
         self._configured = False
         self.report, self.rates = Report(), (0.0, 0.0)
         around.loop.add_reader(process.channel.fileno(), self._receive)
@@ -247,12 +249,10 @@ class Worker:
         match message:
             case Heartbeat():
                 self.heard = now
-                if self.deadline is not None:
-                    self.deadline = now + self._around.plan.watchdog.heartbeat_timeout
+                self.deadline = now + self._around.plan.watchdog.heartbeat_timeout
             case Report():
                 self._note(message, now)
             case Started():
-                self._around.changed(self)
                 if not self._configured:
                     self._configure()
             case Ready():
@@ -278,7 +278,7 @@ class Worker:
 
     def _note(self, report: Report, now: float) -> None:
         last, elapsed = self.report, now - self._reported
-        if elapsed > 0 and self._reported > self.born:
+        if elapsed > 0 and self._reported > self.ordered:
             self.rates = (
                 max(0, report.bytes_in - last.bytes_in) * 8 / elapsed,
                 max(0, report.bytes_out - last.bytes_out) * 8 / elapsed,
@@ -288,6 +288,13 @@ class Worker:
     def _unfit(self, process: Process, reason: str) -> None:
         if process is self.process:
             self.feed(lifecycle.Unfit(reason))
+
+    def _born(self, pid: int) -> None:
+        if self._around.weights is not None:
+            self._around.weights.assign(pid, class_of(self.entry))
+        if self.deadline is None:  # its own first word may have been faster than the zygote's
+            self.deadline = self._around.loop.time() + self._around.plan.watchdog.start_timeout
+        self._around.changed(self)
 
     def _ended(self, status: int | None) -> None:
         process = self.process

@@ -23,6 +23,7 @@ from mpq_supervisor.leftovers import Register
 from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, make_plan
 from mpq_supervisor.secrets import Secrets
+from mpq_supervisor.weights import delegated
 from mpq_supervisor.zygote import Zygote
 from mpq_worker.contract import ExitCode
 from mpq_worker.errors import HostFault
@@ -66,13 +67,14 @@ class _Supervisor:
         register.clear()
         pyprctl.set_child_subreaper(True)
         secrets = Secrets(self._plan)
-        zygote = Zygote(loop, self._plan.watchdog.start_timeout)
+        weights = delegated()
+        zygote = Zygote(loop)
         zygote.start()  # first, it imports while we set up the network
         self._host = Host(self._plan, log)
         for problem in self._host.check():
             log.warning("%s", problem)
         self._host.up()
-        self._fleet = Fleet(self._plan, secrets, self._host, zygote, register, self._duty)
+        self._fleet = Fleet(self._plan, secrets, self._host, zygote, register, self._duty, weights)
         control = Control(self._fleet, lambda: self._plan, self._reload)
         await control.start(self._directory, self._plan.supervisor.control_group)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
@@ -85,6 +87,8 @@ class _Supervisor:
         control.close()
         await self._fleet.stop()
         self._host.down(self._plan.supervisor.on_stop)
+        register.close()
+        self._notifier.close()
 
     def _duty(self) -> None:
         self._notifier.watchdog()

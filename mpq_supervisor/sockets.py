@@ -5,6 +5,9 @@ is a group of `contract.SLOTS` sockets; a classic BPF program picks one by the f
 connection ID (RFC 9000 section 17: offset 1 in short headers, 6 in long ones). All sockets of a group stay
 open as long as the group, since closing one would move the others (ARCHITECTURE 2).
 
+A shared listener has one worker, on the slot of the first class, while its sites choose the byte by their class.
+There every first packet that names a slot goes to that worker; later ones carry a connection ID of its own.
+
 A slot that no worker serves, and the sink always, throws away what it gets, counted, by a filter of its own.
 """
 
@@ -15,7 +18,7 @@ import socket
 import struct
 
 from mpq_supervisor.network import version_of
-from mpq_worker.contract import SINK_SLOT, SLOTS
+from mpq_worker.contract import SINK_SLOT, SLOTS, slot_of
 from mpq_worker.errors import HostFault
 
 _BUFFER = 4 << 20  # bytes; the kernel doubles it for its own bookkeeping
@@ -36,8 +39,10 @@ _IPV6_MTU_DISCOVER = 23
 _IPV6_RECVERR = 25
 _PMTUDISC_PROBE = 3  # sets DF, and believes our own probes instead of ICMP (RFC 8899)
 
+_Program = tuple[tuple[int, int, int, int], ...]
 # Classic BPF (linux/bpf_common.h): code, jump if true, jump if false, operand. A load past the end returns 0.
-_LOAD_BYTE, _JUMP, _JUMP_SET, _JUMP_GE, _RETURN, _RETURN_A = 0x30, 0x05, 0x45, 0x35, 0x06, 0x16
+_LOAD_BYTE, _JUMP, _JUMP_EQUAL, _JUMP_GE, _JUMP_SET = 0x30, 0x05, 0x15, 0x35, 0x45
+_AND, _RETURN, _RETURN_A = 0x54, 0x06, 0x16
 _BY_CONNECTION_ID = (
     (_LOAD_BYTE, 0, 0, 0),
     (_JUMP_SET, 2, 0, 0x80),  # header form: 1 = long
@@ -47,6 +52,18 @@ _BY_CONNECTION_ID = (
     (_JUMP_GE, 1, 0, SLOTS),
     (_RETURN_A, 0, 0, 0),
     (_RETURN, 0, 0, SINK_SLOT),
+)
+# Initial and 0-RTT, the long headers with a type below 2 (RFC 9000 section 17.2), if they name a slot; what else
+# there is falls through to the program above.
+_SHARED = (
+    (_LOAD_BYTE, 0, 0, 0),
+    (_AND, 0, 0, 0xA0),
+    (_JUMP_EQUAL, 0, 4, 0x80),
+    (_LOAD_BYTE, 0, 0, 6),
+    (_JUMP_EQUAL, 2, 0, SINK_SLOT),
+    (_JUMP_GE, 1, 0, SLOTS),
+    (_RETURN, 0, 0, slot_of(None)),
+    *_BY_CONNECTION_ID,
 )
 _DROP_ALL = ((_RETURN, 0, 0, 0),)
 
@@ -74,20 +91,24 @@ def site_socket(
 class Group:
     """The sockets of one hub port, in slot order, steered by connection ID."""
 
-    def __init__(self, addresses: tuple[str, ...], port: int) -> None:
-        """Binds one socket per slot. Raises HostFault.
-
-        `addresses` is one address, or the two wildcards, which are one dual-stack socket like "::" alone.
-        """
-        address = _bind_address(addresses)
+    def __init__(self, address: str, port: int, *, shared: bool) -> None:
+        """Binds one socket per slot; "::" takes IPv4 too. Raises HostFault."""
         self._sockets: list[socket.socket] = []
         self._lent: set[int] = set()
+        self._shared = shared
         try:
             for _slot in range(SLOTS):
-                self._sockets.append(_group_member(address, port, steered=not self._sockets))
+                program = None if self._sockets else _program(shared)
+                self._sockets.append(_group_member(address, port, program))
         except OSError as error:
             self.close()
             raise HostFault(f"UDP [{address}]:{port}: {error.strerror}") from error
+
+    def steer(self, *, shared: bool) -> None:
+        """From now on it is the port of a shared listener, or of one with a worker per class."""
+        if shared is not self._shared:
+            _attach(self._sockets[SINK_SLOT], _SO_ATTACH_REUSEPORT_CBPF, _program(shared))
+            self._shared = shared
 
     def lend(self, slot: int, dscp: int, priority: int) -> int:
         """The descriptor of a slot that gets a worker now, marked as its class is; it stays ours."""
@@ -115,15 +136,16 @@ class Group:
             sock.close()
 
 
-def _bind_address(addresses: tuple[str, ...]) -> str:
-    if set(addresses) == {"0.0.0.0", "::"}:
-        return "::"
-    if len(addresses) != 1:
-        raise HostFault(f"a listener has one address, or 0.0.0.0 and ::, not {', '.join(addresses)}")
-    return addresses[0]
+def bind_address(addresses: tuple[str, ...]) -> str:
+    """What a listener's port is bound to: its one address; the two wildcards are one dual-stack socket, "::"."""
+    return addresses[0] if len(addresses) == 1 else "::"
 
 
-def _group_member(address: str, port: int, steered: bool) -> socket.socket:
+def _program(shared: bool) -> _Program:
+    return _SHARED if shared else _BY_CONNECTION_ID
+
+
+def _group_member(address: str, port: int, program: _Program | None) -> socket.socket:
     version = version_of(address)
     sock = _udp(version, dscp=0, priority=0)
     try:
@@ -135,8 +157,8 @@ def _group_member(address: str, port: int, steered: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # at boot the address may come after us
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if steered:  # the first one brings the program, before the port exists: no packet is ever hashed
-            _attach(sock, _SO_ATTACH_REUSEPORT_CBPF, _BY_CONNECTION_ID)
+        if program:  # the first one brings it, before the port exists: no packet is ever hashed
+            _attach(sock, _SO_ATTACH_REUSEPORT_CBPF, program)
         sock.bind((address, port))
     except OSError:
         sock.close()
@@ -173,6 +195,6 @@ def _mark(sock: socket.socket, dscp: int, priority: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, priority)  # last: IP_TOS sets it too
 
 
-def _attach(sock: socket.socket, option: int, program: tuple[tuple[int, int, int, int], ...]) -> None:
+def _attach(sock: socket.socket, option: int, program: _Program) -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
     sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("HP", len(program), ctypes.addressof(code)))

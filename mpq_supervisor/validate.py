@@ -34,7 +34,7 @@ def validate(config: Config) -> list[Problem]:
 
 
 def _check_supervisor(supervisor: Supervisor, problems: Problems) -> None:
-    tables = range(supervisor.table_base - 9, supervisor.table_base + 27)
+    tables = range(supervisor.table_base - 10, supervisor.table_base + 27)  # LANs, nine WANs, 27 tunnels
     clash = sorted(_KERNEL_TABLES & set(tables))
     if clash:
         problems.add(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Address, IPv6Address
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import join, nearest
 from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_interface_length, check_size, each
 from mpq_supervisor.schema import HubConfig, Listener, Network, Site
+
+_ANYWHERE = {IPv4Address(0), IPv6Address(0)}
 
 
 def check_hub(config: HubConfig, problems: Problems) -> None:
@@ -35,6 +38,8 @@ def _check_binding(listeners: list[tuple[str, Listener]], problems: Problems) ->
     for place, (path, entry) in enumerate(listeners):
         if not entry.address:
             problems.add(f"{path}.address", "needs at least one address")
+        if len(set(entry.address)) > 1 and set(entry.address) != _ANYWHERE:
+            problems.add(f"{path}.address", "must be one address, or 0.0.0.0 and :: together")
         for index, address in enumerate(entry.address):
             if address.is_multicast:
                 problems.add(f"{path}.address[{index}]", f"{address} is no address of a host")

@@ -27,6 +27,7 @@ from mpq_worker.contract import Fork, Forked, FromWorker, FromZygote, Ping, Pong
 COMMAND = (sys.executable, "-I", "-m", "mpq_worker.zygote")
 PING_INTERVAL = 1.0
 PONG_TIMEOUT = 2.5
+START_TIMEOUT = 30.0  # to the first Pong: it imports and rehearses, on a slow machine for seconds
 CLOSE_TIMEOUT = 1.0
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,20 @@ log = logging.getLogger(__name__)
 class Process:
     """A worker process, from the order to fork it until it is reaped. Owns the channel and the pidfd."""
 
-    def __init__(self, name: str, channel: Channel[FromWorker], ended: Callable[[int | None], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        channel: Channel[FromWorker],
+        born: Callable[[int], None],
+        ended: Callable[[int | None], None],
+    ) -> None:
+        """`born` is told the pid, `ended` the exit status as by os.waitstatus_to_exitcode, or None."""
         self.name = name
         self.channel = channel
         self.pid: int | None = None  # None until the zygote has said Forked
         self._pidfd = -1
         self._doomed = False
+        self._born = born
         self._ended = ended
 
     def kill(self) -> None:
@@ -52,9 +61,10 @@ class Process:
             except ProcessLookupError:
                 log.debug("%s has ended before it could be killed", self.name)
 
-    def born(self, pid: int, pidfd: int) -> None:
+    def begin(self, pid: int, pidfd: int) -> None:
         """The zygote has forked it."""
         self.pid, self._pidfd = pid, pidfd
+        self._born(pid)
         if self._doomed:
             self.kill()
 
@@ -85,12 +95,8 @@ class Process:
 class Zygote:
     """One zygote at a time. `tick` must be called a few times per second."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, start_timeout: float, command: Sequence[str] = COMMAND
-    ) -> None:
-        """`start_timeout` is how long its first answer may take, in seconds: it imports for a while."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, command: Sequence[str] = COMMAND) -> None:
         self._loop = loop
-        self._start_timeout = start_timeout
         self._command = command
         self._popen: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
@@ -143,7 +149,7 @@ class Zygote:
         if self._popen is None:
             if not self._closing and now >= self._respawn_at:
                 self.start()
-        elif now - self._heard > (PONG_TIMEOUT if self._answered else self._start_timeout):
+        elif now - self._heard > (PONG_TIMEOUT if self._answered else START_TIMEOUT):
             log.error("zygote %d does not answer: killed", self._popen.pid)
             self._kill()
             self._heard = now
@@ -187,7 +193,7 @@ class Zygote:
                 if process is None:
                     raise ChannelFault(f"Forked {seq} was not ordered")
                 self._alive[pid] = process
-                process.born(pid, fds[0])
+                process.begin(pid, fds[0])
             case Reaped(pid=pid, status=status):
                 process = self._alive.pop(pid, None)
                 if process is None:

@@ -108,7 +108,7 @@ class Pong(_Message, frozen=True):
 class QueueLimits(_Message, frozen=True):
     """Bounds of the worker's own send queue (RFC 8289)."""
 
-    max_bytes: int = 262_144
+    max_bytes: int = 131_072
     target: float = 0.005
     interval: float = 0.100
 

@@ -68,7 +68,9 @@ class Endpoint:
         if peer is not None:
             peer.session.handle_datagram(data, addr, now)
             peer.note_inbound(now)
-            self._settle(peer, now)
+            self._drain_events(peer, now)
+            if peer in self._peers:
+                self._after_inbound(peer)
 
     def handle_packet(self, packet: bytes, now: float) -> None:
         """An IP packet from the TUN."""
@@ -237,6 +239,15 @@ class Endpoint:
         peer.cids = peer.session.cids
         for cid in peer.cids:
             self._by_cid[cid] = peer
+
+    def _after_inbound(self, peer: Peer) -> None:
+        """Transmit now, or wait for the acknowledgement's time: most packets ask for nothing else."""
+        due = peer.session.may_wait_until()
+        if due is None or peer.queue:
+            self._dirty[peer] = None
+        elif peer.deadline is None or due < peer.deadline:
+            heapq.heappush(self._timers, (due, next(self._order), peer))
+            peer.deadline = due
 
     def _forget_cids(self, peer: Peer) -> None:
         for cid in peer.cids:

@@ -1,7 +1,10 @@
 """A hub worker's end: many sites behind one socket and one TUN, each held to its own addresses. Pure.
 
     first Initial → accept (bounded) → handshake → Hello within `HELLO_TIME` → admit or refuse
-    admit: the site's addresses and prefixes point to this connection; the one before drains and is closed
+    admit: the addresses it asked for and the site's prefixes point to this connection; one before it that
+           has no address left drains and is closed
+
+A shared listener has several connections of one site, a class each, told apart by their addresses.
 
 Nothing a site sends can touch another site's entries: what it may use follows from its certificate and our
 configuration alone, and every inner source address is checked against that.
@@ -24,7 +27,7 @@ from mpq_worker.peer import Peer
 from mpq_worker.quic.session import Address, Closed, Header, SessionFactory, stateless_reset
 from mpq_worker.routes import Prefix, RouteTable, covers, parse_prefixes
 from mpq_worker.trust import TrustAnchor, verify_hello
-from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control
+from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control, one_line
 
 HELLO_TIME = 5.0
 """From the first Initial to an accepted Hello, in seconds."""
@@ -45,8 +48,10 @@ class _Guest:
     reader: ControlReader
     binding: bytes = b""
     site: SiteEntry | None = None
+    inner: tuple[str, ...] = ()  # the addresses its Hello asked for
     allowed: tuple[Prefix, ...] = ()
     admitted_at: float = 0.0
+    refused: bool = False
 
 
 class HubTunnel(Endpoint):
@@ -68,8 +73,8 @@ class HubTunnel(Endpoint):
         self._sites = {site.identity: site for site in config.sites}
         self._guests: dict[Peer, _Guest] = {}
         self._routes: RouteTable[Peer] = RouteTable()
-        self._current: dict[str, Peer] = {}
-        self._unproven: deque[tuple[float, Peer]] = deque()
+        self._current: dict[str, Peer] = {}  # by inner address
+        self._unproven: dict[Peer, float] = {}  # until when, in order of time
         self._draining: deque[tuple[float, Peer]] = deque()
         self._refusals: Counter[str] = Counter()
         self._resets, self._resets_at = RESETS_PER_SECOND, now
@@ -107,7 +112,7 @@ class HubTunnel(Endpoint):
                 bytes_out=peer.bytes_out,
             )
             for peer, guest in self._guests.items()
-            if guest.site is not None and self._current.get(guest.site.identity) is peer
+            if guest.site is not None and self._is_current(peer)
         ]
         return msgspec.structs.replace(
             super().report(now), refusals=dict(self._refusals), sites=tuple(status[:MAX_STATUS])
@@ -134,7 +139,7 @@ class HubTunnel(Endpoint):
             self.drop(DropReason.MALFORMED)
             return None
         self._guests[peer] = _Guest(addr, ControlReader())
-        self._unproven.append((now + HELLO_TIME, peer))
+        self._unproven[peer] = now + HELLO_TIME
         self._add(peer)
         peer.cids.append(header.destination_cid)
         self._by_cid[header.destination_cid] = peer
@@ -160,6 +165,8 @@ class HubTunnel(Endpoint):
 
     def _on_control(self, peer: Peer, data: bytes, now: float) -> None:
         guest = self._guests[peer]
+        if guest.refused:
+            return
         for message in guest.reader.feed(data):
             if not isinstance(message, Hello) or guest.site is not None:
                 raise PeerFault(Refusal.MALFORMED, "one Hello was expected")
@@ -178,13 +185,13 @@ class HubTunnel(Endpoint):
         if foreign or not hello.inner:
             wanted = ", ".join(sorted(foreign)) or "no address"
             raise PeerFault(Refusal.ADDRESS, f"{identity} asks for {wanted}, which is not its own")
-        guest.site, guest.admitted_at = site, now
-        guest.allowed = parse_prefixes((*site.inner, *site.prefixes))
+        guest.site, guest.inner, guest.admitted_at = site, hello.inner, now
+        guest.allowed = parse_prefixes((*hello.inner, *site.prefixes))
         self._routes.set(guest.allowed, peer)
-        before = self._current.get(identity)
-        self._current[identity] = peer
-        if before is not None:
-            self._draining.append((now + DRAIN_TIME, before))
+        before = {self._current.pop(address) for address in hello.inner if address in self._current}
+        self._current.update(dict.fromkeys(hello.inner, peer))
+        del self._unproven[peer]
+        self._draining += [(now + DRAIN_TIME, old) for old in before if not self._is_current(old)]
         peer.session.send_control(encode_control(Welcome(VERSION, self._config.inner)))
         self._tell(Notice("site", f"{site.name} connected from {_text(guest.addr)}"))
 
@@ -194,27 +201,38 @@ class HubTunnel(Endpoint):
     def _refuse(self, peer: Peer, refusal: Refusal, text: str) -> None:
         """Count, say so once, close; the site is told why."""
         guest = self._guests[peer]
+        if guest.refused:
+            return
+        guest.refused = True
         self._refusals[refusal] += 1
-        self._tell(Notice("refused", f"{_text(guest.addr)}: {refusal}: {text}", "warning"))
+        self._tell(Notice("refused", f"{_text(guest.addr)}: {refusal}: {one_line(text)}", "warning"))
         self._withdraw(peer)
         peer.session.close(f"{refusal}: {text}")
         self._dirty[peer] = None
 
     def _on_closed(self, peer: Peer, event: Closed, now: float) -> None:
         guest = self._guests[peer]
-        if guest.site is not None and self._current.get(guest.site.identity) is peer:
+        if guest.site is not None and self._is_current(peer):
             self._tell(Notice("site", f"{guest.site.name} gone: {event.reason}"))
         self._withdraw(peer)
+        self._unproven.pop(peer, None)
         del self._guests[peer]
 
     def _withdraw(self, peer: Peer) -> None:
-        """The entries of a connection die with it."""
+        """The entries of a connection die with it; prefixes go over to another one of its site, if there is one."""
         guest = self._guests[peer]
         if guest.site is not None:
-            self._routes.remove(peer)
-            if self._current.get(guest.site.identity) is peer:
-                del self._current[guest.site.identity]
+            site, was_current = guest.site, self._is_current(peer)
             guest.site, guest.allowed = None, ()
+            self._routes.remove(peer)
+            self._current = {address: owner for address, owner in self._current.items() if owner is not peer}
+            heir = next((p for p in self._current.values() if self._guests[p].site == site), None)
+            if was_current and heir is not None:
+                self._routes.set(parse_prefixes(site.prefixes), heir)
+
+    def _is_current(self, peer: Peer) -> bool:
+        """Whether an address still points to it."""
+        return any(self._current.get(address) is peer for address in self._guests[peer].inner)
 
     def _may_deliver(self, peer: Peer, packet: bytes) -> bool:
         allowed = self._guests[peer].allowed
@@ -240,25 +258,23 @@ class HubTunnel(Endpoint):
     # ------------------------------------------------------------------ timers
 
     def _tick(self, now: float) -> None:
-        while self._unproven and (self._unproven[0][0] <= now or self._is_proven(self._unproven[0][1])):
-            _, peer = self._unproven.popleft()
-            if peer in self._peers and not self._is_proven(peer):
-                self._refuse(peer, Refusal.TIMEOUT, f"no Hello within {HELLO_TIME:.0f} s")
-                if not peer.session.connected:
-                    self._remove(peer)
-                    del self._guests[peer]
+        for peer in [peer for peer, until in self._unproven.items() if until <= now]:
+            del self._unproven[peer]
+            self._refuse(peer, Refusal.TIMEOUT, f"no Hello within {HELLO_TIME:.0f} s")
+            if not peer.session.connected:
+                self._remove(peer)
+                del self._guests[peer]
         while self._draining and self._draining[0][0] <= now:
             _, peer = self._draining.popleft()
             if peer in self._peers:
                 peer.session.close()
                 self._dirty[peer] = None
 
-    def _is_proven(self, peer: Peer) -> bool:
-        guest = self._guests.get(peer)
-        return guest is None or guest.site is not None
-
     def _next_tick(self) -> float | None:
-        return min((queue[0][0] for queue in (self._unproven, self._draining) if queue), default=None)
+        times = [self._draining[0][0]] if self._draining else []
+        if self._unproven:
+            times.append(next(iter(self._unproven.values())))
+        return min(times, default=None)
 
 
 def _text(addr: Address) -> str:

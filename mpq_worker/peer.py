@@ -30,10 +30,10 @@ class Peer:
         self.deadline: float | None = None
         self._path = PathMeter()
         self._mtu = transport.inner_mtu
-        self._opened = 0
+        self._opened = session.opened
 
     def note_inbound(self, now: float) -> None:
-        """Call after a datagram was handled: only packets that open count as a sign of life."""
+        """Call after a datagram was handled: only a packet that opens, and is no replay, is a sign of life."""
         if self.session.opened != self._opened:
             self._opened = self.session.opened
             self.heard, self.asked = now, None

@@ -29,7 +29,7 @@ from mpq_worker.errors import HostFault
 from mpq_worker.hub import HubTunnel
 from mpq_worker.tunnel import SiteTunnel
 
-_HUB, _SITE = ("192.0.2.1", 1, b""), ("192.0.2.2", 2, b"")
+_HUB, _SITE = ("192.0.2.1", 1), ("192.0.2.2", 2)
 _NAME, _IDENTITY = "hub.invalid", "mpq://site/rehearsal"
 _INNER = ("192.0.2.3", "2001:db8::3")
 _TICK = 0.005
@@ -83,7 +83,7 @@ def rehearse(wall_time: float) -> None:
 
 
 def _exchange(
-    core: Endpoint, peer: Endpoint, source: tuple[str, int, bytes], key: ec.EllipticCurvePrivateKey, now: float
+    core: Endpoint, peer: Endpoint, source: tuple[str, int], key: ec.EllipticCurvePrivateKey, now: float
 ) -> bool:
     """Carry what `core` has to say; True if it is a site that became Ready."""
     for data, _ in core.poll_transmit(now):

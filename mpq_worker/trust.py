@@ -41,6 +41,7 @@ class TrustAnchor:
         except (
             ValueError,
             UnsupportedAlgorithm,
+            x509.InvalidVersion,
             x509.ExtensionNotFound,
             verification.VerificationError,
         ) as error:

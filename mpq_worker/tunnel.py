@@ -29,7 +29,7 @@ REFUSED_BACKOFF = (1.0, 60.0)
 """First and longest pause after the hub refused us; only a person can mend that."""
 HOLD_TIME = 1.0
 """How long packets wait in the TUN for a connection; later they are read and dropped, so that none is stale."""
-QUEUE_LOW = 65_536
+QUEUE_LOW = 32_768
 
 
 class SiteTunnel(Endpoint):

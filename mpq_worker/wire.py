@@ -33,6 +33,8 @@ DATAGRAM_OVERHEAD = 31
 length 2, context 1, AEAD tag 16."""
 
 MAX_CONTROL_MESSAGE = 8192
+MAX_REASON = 200
+"""Characters of a peer's words that reach a log line or a reason phrase; a longer one would not fit its packet."""
 
 HELLO_CONTEXT = b"mpq/1 site hello\x00"
 
@@ -108,6 +110,9 @@ class ControlReader:
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 raise PeerFault(Refusal.MALFORMED, f"control message: {error}") from error
             del self._buffer[:end]
-        if len(self._buffer) > _LENGTH.size + MAX_CONTROL_MESSAGE:
-            raise PeerFault(Refusal.MALFORMED, "control stream overflows")
         return messages
+
+
+def one_line(text: str) -> str:
+    """`text` as it may be logged or sent as a reason: short, and printable, since a peer may have chosen it."""
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_REASON])

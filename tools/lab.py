@@ -26,6 +26,7 @@ from typing import Any, Self
 
 import msgspec
 
+from mpq_supervisor.control import Code, Response, Verb
 from tools import namespaces, topology
 from tools.capture import Capture
 from tools.product import Product, Side
@@ -137,9 +138,17 @@ class Lab:
         """SIGTERM to the supervisor of one end; returns its exit code."""
         return self._products.pop(side).stop()
 
-    def ctl(self, side: Side, *arguments: str) -> Any:
-        """`mpq-supervisor ctl --json …` of one end, parsed."""
-        return self._products[side].ctl(*arguments)
+    def ctl(self, side: Side, verb: Verb, *names: str, wait: float = 0.0) -> Response:
+        """What `mpq-supervisor ctl --json` of one end prints. Raises OSError when no supervisor answers."""
+        return self._products[side].ctl(verb, *names, wait=wait)
+
+    def wait_up(self, seconds: float = 15.0) -> None:
+        """Return when every tunnel of the site is UP. Raises `RuntimeError` with what is not in time."""
+        for product in self._products.values():
+            product.wait_ready(seconds)
+        response = self.ctl("site", "start", "all", wait=seconds)
+        if response.code is not Code.OK:
+            raise RuntimeError("; ".join(response.lines))
 
     # ---- the Internet ----
 

@@ -89,7 +89,7 @@ class DeliveryRate:
         self._round_rtt = min(self._round_rtt, rtt)
         self._recent_rtt = min(self._recent_rtt, rtt)
         if rtt <= self._min_rtt:
-            self._min_rtt, self._min_rtt_time = rtt, now
+            self._min_rtt, self._min_rtt_time, self._drain_until = rtt, now, 0.0
         elif now - self._min_rtt_time > MIN_RTT_WINDOW and now >= self._drain_until:
             self._renew_min_rtt(now, rtt)
 

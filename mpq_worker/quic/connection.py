@@ -12,8 +12,13 @@ import os
 from collections.abc import Callable
 
 from aioquic import tls
+from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection, QuicConnectionId
+from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionId, QuicReceiveContext
+from aioquic.quic.packet import QuicErrorCode
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.stream import QuicStream
 
 from mpq_worker.quic.keys import KeyRing
 from mpq_worker.quic.recovery import CongestionControl, Pacer
@@ -22,6 +27,9 @@ CID_LENGTH = 8
 ACK_DELAY = 0.004
 """How long an acknowledgement may wait, well below the 25 ms we announce (RFC 9000 section 13.2.1)."""
 MAX_CONTROL_DATA = 65_536
+"""Bytes that the peer may ever send on the control stream, which carries one message; never renewed."""
+MAX_GAPS = 16
+"""Gaps in what we hold of a stream: the library's work per frame grows with them, and its peer chooses them."""
 
 PRIVATE_NAMES = (
     "_ack_delay",
@@ -45,6 +53,7 @@ PRIVATE_NAMES = (
     "_remote_initial_source_connection_id",
     "_replenish_connection_ids",
     "_send_probe",
+    "_spaces",
 )
 
 ResetToken = Callable[[bytes], bytes]
@@ -113,17 +122,34 @@ class Connection(QuicConnection):
         self.tls._supported_groups = [tls.Group.X25519, tls.Group.SECP256R1]
         self._cryptos[tls.Epoch.ONE_RTT] = self.ring
 
+    def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        super()._handle_crypto_frame(context, frame_type, buf)
+        self._hold_to_bounds(self._crypto_streams[context.epoch], frame_type)
+
+    def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        super()._handle_stream_frame(context, frame_type, buf)
+        for stream in self._streams.values():
+            self._hold_to_bounds(stream, frame_type)
+
+    def _hold_to_bounds(self, stream: QuicStream, frame_type: int) -> None:
+        receiver = stream.receiver
+        if len(receiver._ranges) > MAX_GAPS or len(receiver._buffer) > MAX_CONTROL_DATA:
+            raise QuicConnectionError(QuicErrorCode.PROTOCOL_VIOLATION, frame_type, "stream in too many pieces")
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        """The library doubles its limits as they fill, also with data it cannot deliver yet; ours stay."""
+
+    def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
+        """As above."""
+
     def host_cid_list(self) -> list[bytes]:
         """The connection IDs under which packets for this connection may arrive."""
         return [cid.cid for cid in self._host_cids]
 
-    def peer_tokens(self) -> list[bytes]:
-        """Stateless reset tokens by which the peer may end this connection."""
-        return [
-            cid.stateless_reset_token
-            for cid in (self._peer_cid, *self._peer_cid_available)
-            if cid.stateless_reset_token
-        ]
+    def peer_token(self) -> bytes:
+        """The stateless reset token by which the peer may end this connection: that of the connection ID in use
+        and no other (RFC 9000 section 10.3.1). Empty if there is none."""
+        return self._peer_cid.stateless_reset_token or b""
 
     def channel_binding(self) -> bytes:
         """32 bytes that both ends share and no other connection has; valid until the first key update."""

@@ -44,6 +44,7 @@ class KeyRing(CryptoPair):
         self._previous: AEAD | None = None
         self._previous_until = 0.0
         self._phase_start = 0
+        self._send_start = 0
         self._quiet_until = 0.0
 
     @property
@@ -52,6 +53,8 @@ class KeyRing(CryptoPair):
         return self.send.key_phase
 
     def encrypt_packet(self, plain_header: bytes, plain_payload: bytes, packet_number: int) -> bytes:
+        if not self.sealed:
+            self._send_start = packet_number
         self.sealed += 1
         return self.send.encrypt_packet(plain_header, plain_payload, packet_number)
 
@@ -102,9 +105,11 @@ class KeyRing(CryptoPair):
         if self.send.key_phase != self.recv.key_phase:
             self.update_key()
 
-    def may_update(self) -> bool:
-        """True if the peer has answered the last update with its own, and that is three PTOs old."""
-        return self.send.key_phase == self.recv.key_phase and self.now >= self._quiet_until
+    def may_update(self, largest_acked: int) -> bool:
+        """True if the peer has acknowledged a packet under the current send key and answered with its own next
+        key, and that is three PTOs old (RFC 9001 sections 6.1 and 6.5)."""
+        answered = self.send.key_phase == self.recv.key_phase and largest_acked >= self._send_start
+        return answered and self.sealed > 0 and self.now >= self._quiet_until
 
     def update_key(self) -> None:
         """Send under the next key from now on; the receive key follows when the peer's does."""

@@ -21,14 +21,14 @@ from aioquic.buffer import Buffer, BufferReadError
 from aioquic.quic import events as quic
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
-from aioquic.tls import AlertDescription, CipherSuite, load_pem_x509_certificates
+from aioquic.tls import AlertDescription, CipherSuite, Epoch, load_pem_x509_certificates
 from greenlet import greenlet
 
 from mpq_worker.contract import Credentials, Timing, Transport
 from mpq_worker.quic.connection import CID_LENGTH, MAX_CONTROL_DATA, Connection, stateless_reset_token
 from mpq_worker.quic.recovery import ALGORITHM
 from mpq_worker.quic.signer import RemoteKey, SignatureRefused
-from mpq_worker.wire import ALPN, CONTROL_STREAM, DATAGRAM_OVERHEAD
+from mpq_worker.wire import ALPN, CONTROL_STREAM, DATAGRAM_OVERHEAD, one_line
 
 Address = Any
 """Opaque to the connection: whatever the driver's socket gives and takes."""
@@ -185,7 +185,6 @@ class Session:
         self._signing_until = 0.0
         self._held: deque[tuple[bytes, Address]] = deque(maxlen=HELD_WHILE_SIGNING)
         self._pending_bytes = 0
-        self._tokens: list[bytes] = []
         self.connected = False
         self.closed = False
         self.cids_changed = True
@@ -194,6 +193,8 @@ class Session:
 
     def handle_datagram(self, data: bytes, addr: Address, now: float) -> None:
         """A UDP payload for this connection."""
+        if self.closed:
+            return
         if self._signing is not None:
             self._held.append((data, addr))
             return
@@ -258,9 +259,13 @@ class Session:
 
     def close(self, reason: str = "") -> None:
         """Close; a `reason` makes it a refusal that the peer is told."""
-        if self._signing is None:
+        if self._signing is not None:
+            # a greenlet left waiting would hold the connection in memory for ever
+            handshake, self._signing = self._signing, None
+            handshake.throw(SignatureRefused(reason or "closed"))
+        else:
             code = APPLICATION_ERROR if reason else 0
-            self._connection.close(error_code=code, reason_phrase=reason)
+            self._connection.close(error_code=code, reason_phrase=one_line(reason))
 
     # ------------------------------------------------------------------ out
 
@@ -271,13 +276,13 @@ class Session:
         """UDP payloads to send, with their destination."""
         if self._signing is not None or self.closed:
             return []
-        ring = self._connection.ring
-        ring.now = now
-        if ring.sealed >= self._transport.key_update_packets and self._connection._handshake_confirmed:
-            ring.pto = self._connection._loss.get_probe_timeout()
-            if ring.may_update():
-                ring.update_key()
-        datagrams = self._connection.datagrams_to_send(now)
+        ring, loss = self._connection.ring, self._connection._loss
+        ring.now, ring.pto = now, loss.get_probe_timeout()
+        due = ring.sealed >= self._transport.key_update_packets and self._connection._handshake_confirmed
+        if due and ring.may_update(loss.spaces[-1].largest_acked_packet):
+            ring.update_key()
+        datagrams: list[tuple[bytes, Address]] = []
+        self._guarded(lambda: datagrams.extend(self._connection.datagrams_to_send(now)))
         if self._pending_bytes:
             self._pending_bytes = sum(
                 len(payload) + DATAGRAM_OVERHEAD for payload in self._connection._datagrams_pending
@@ -294,6 +299,17 @@ class Session:
         timer: float | None = self._connection.get_timer()
         return timer
 
+    def may_wait_until(self) -> float | None:
+        """When the acknowledgement of what came is due, if that is all there is to send; None to transmit now.
+
+        Whatever else a packet may have brought up then leaves with it, at most ACK_DELAY later.
+        """
+        connection = self._connection
+        if not self.connected or self.closed or connection._datagrams_pending or connection._close_pending:
+            return None
+        due: float | None = connection._spaces[Epoch.ONE_RTT].ack_at
+        return due
+
     # ------------------------------------------------------------------ state
 
     @property
@@ -307,8 +323,9 @@ class Session:
 
     @property
     def opened(self) -> int:
-        """1-RTT packets whose protection was removed: proof of a living peer."""
-        return self._connection.ring.opened
+        """The highest number of a 1-RTT packet that opened, -1 if none did: proof of a living peer when it grows,
+        which a replayed packet cannot bring about."""
+        return self._connection.ring.largest
 
     @property
     def backlog(self) -> int:
@@ -353,9 +370,7 @@ class Session:
             self._finish(Closed(f"protocol error: {type(error).__name__}: {error}", False, False))
 
     def _is_reset(self, data: bytes) -> bool:
-        if not self._tokens:
-            self._tokens = self._connection.peer_tokens()
-        return len(data) >= 21 and any(hmac.compare_digest(data[-16:], token) for token in self._tokens)
+        return len(data) >= 21 and hmac.compare_digest(data[-16:], self._connection.peer_token())
 
     def _collect(self) -> None:
         while not self.closed and (event := self._connection.next_event()) is not None:
@@ -368,7 +383,7 @@ class Session:
                 self.connected = True
                 self._events.append(Connected(self._connection.channel_binding()))
             elif isinstance(event, quic.ConnectionIdIssued | quic.ConnectionIdRetired):
-                self._tokens, self.cids_changed = [], True
+                self.cids_changed = True
             elif isinstance(event, quic.ConnectionTerminated):
                 self._finish(self._closed(event))
         # The library reports the end only after the draining period; we know it as soon as the frame came or left.
@@ -389,4 +404,4 @@ class Session:
     def _finish(self, event: Closed) -> None:
         if not self.closed:
             self.closed = True
-            self._events.append(event)
+            self._events.append(event._replace(reason=one_line(event.reason)))

@@ -45,17 +45,24 @@ class Namespace:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """This thread, and what it starts, is inside."""
-        home = os.open("/proc/self/ns/net", os.O_RDONLY)
-        try:
-            _check(_libc.setns(self.fd, _CLONE_NEWNET))
+        with inside(self.fd):
             yield
-        finally:
-            _check(_libc.setns(home, _CLONE_NEWNET))
-            os.close(home)
 
     def close(self) -> None:
         """The kernel removes it and all that is in it."""
         os.close(self.fd)
+
+
+@contextmanager
+def inside(namespace: int) -> Iterator[None]:
+    """This thread, and what it starts, is in the network namespace of that descriptor."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        _check(_libc.setns(namespace, _CLONE_NEWNET))
+        yield
+    finally:
+        _check(_libc.setns(home, _CLONE_NEWNET))
+        os.close(home)
 
 
 def run(*commands: str) -> str:

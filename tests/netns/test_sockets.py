@@ -21,8 +21,29 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def group(hub_namespace: Namespace) -> Iterator[Group]:
-    with closing(Group(("0.0.0.0", "::"), 45010)) as group:
+    with closing(Group("::", 45010, shared=False)) as group:
         yield group
+
+
+class Receivers:
+    """The sockets of all slots that can have a worker, and somebody who sends to their port."""
+
+    def __init__(self, group: Group, stack: ExitStack) -> None:
+        self._sender = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        self._sockets = {
+            slot: stack.enter_context(socket.socket(fileno=os.dup(group.lend(slot, 0, 0))))
+            for slot in range(1, SLOTS)
+        }
+
+    def reached_by(self, packet: bytes) -> list[int]:
+        """The slots where a packet arrives."""
+        self._sender.sendto(packet, ("::1", 45010))
+        return [slot for slot, sock in self._sockets.items() if received(sock) == [packet]]
+
+
+def long_header(kind: int, slot: int) -> bytes:
+    """A QUIC v1 packet of a type (0 Initial, 1 0-RTT, 2 Handshake, 3 Retry) to a connection ID of a slot."""
+    return bytes([0xC0 | kind << 4, 0, 0, 0, 1, 8, slot]) + bytes(20)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -48,6 +69,29 @@ def test_a_datagram_goes_to_the_slot_in_its_connection_id(group: Group, address:
             sunk += 1
         assert all(received(sock) == [] for sock in sockets.values())
     assert group.drops(SINK_SLOT) == sunk
+
+
+def test_a_shared_listener_gets_the_first_packets_of_every_class(hub_namespace: Namespace) -> None:
+    with closing(Group("::", 45010, shared=True)) as group, ExitStack() as stack:
+        receivers = Receivers(group, stack)
+        for slot in range(1, SLOTS):
+            assert [receivers.reached_by(long_header(kind, slot)) for kind in range(4)] == [[1], [1], [slot], [slot]]
+            assert receivers.reached_by(bytes([0x40, slot]) + bytes(20)) == [slot]
+        for slot in (0, SLOTS, 255):
+            assert [receivers.reached_by(long_header(kind, slot)) for kind in range(4)] == [[]] * 4
+        for truncated in (b"", b"\xc0", bytes([0xC0, 0, 0, 0, 1, 8])):
+            assert receivers.reached_by(truncated) == []
+        assert group.drops(SINK_SLOT) == 3 * 4 + 3
+
+
+def test_a_port_may_become_shared_and_cease_to_be(group: Group) -> None:
+    with ExitStack() as stack:
+        receivers, initial = Receivers(group, stack), long_header(0, 5)
+        assert receivers.reached_by(initial) == [5]
+        group.steer(shared=True)
+        assert receivers.reached_by(initial) == [1]
+        group.steer(shared=False)
+        assert receivers.reached_by(initial) == [5]
 
 
 def test_a_slot_without_a_worker_keeps_nothing(group: Group) -> None:

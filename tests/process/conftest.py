@@ -24,6 +24,7 @@ from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.zygote import Zygote
 
 FAKE_ZYGOTE = (sys.executable, str(Path(__file__).with_name("fake_zygote.py")))
+BEAT = 0.05  # of the fake worker, seconds
 WATCHDOG = Watchdog(heartbeat_timeout=0.5, start_timeout=10.0)
 
 SITE = """
@@ -109,7 +110,7 @@ class Rig:
 
     def __init__(self, plan: HostPlan, runtime: Path) -> None:
         self.network = FakeNetwork(plan)
-        self.zygote = Zygote(asyncio.get_running_loop(), 10.0, FAKE_ZYGOTE)
+        self.zygote = Zygote(asyncio.get_running_loop(), FAKE_ZYGOTE)
         self.register = Register(runtime)
         self.duties = 0
         self.fleet = Fleet(plan, Secrets(plan), self.network, self.zygote, self.register, self._duty)
@@ -140,10 +141,16 @@ class Rig:
         wanted = names or tuple(self.fleet.workers)
         assert await self.fleet.wait(lambda: all(self.states()[n] == state for n in wanted), 8), self.states()
 
+    async def pids(self) -> dict[str, int]:
+        """Every worker's pid, once all are UP; the zygote's word of it may come after the worker's own."""
+        await self.all_in("UP")
+        await self.until(lambda: all(w.process and w.process.pid for w in self.fleet.workers.values()))
+        return {name: self.pid(name) for name in self.fleet.workers}
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Polls: for what is seen outside the fleet."""
         async with asyncio.timeout(8):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - a process's doings set no event
                 await asyncio.sleep(0.01)
 
 

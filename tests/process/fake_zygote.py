@@ -45,6 +45,7 @@ def run(channel: Channel[ToWorker]) -> int:
     """Stands in for `driver.run`."""
     name = Path("/proc/self/comm").read_text().strip().removeprefix("mpq-")
     beats = 0
+    channel.send(Heartbeat(beats, beats))
     if name == "probe":
         for attempt, outcome in probe().items():
             channel.send(Notice("probe", json.dumps([attempt, outcome])))

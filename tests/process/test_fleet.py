@@ -16,11 +16,12 @@ import pyprctl
 import pytest
 
 from mpq_supervisor import lifecycle
+from mpq_supervisor.fleet import LATE, TICK
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.schema import Watchdog
 from mpq_supervisor.secrets import Secrets
 from mpq_worker.contract import HEARTBEAT_INTERVAL
-from tests.process.conftest import HUB, WATCHDOG, Rig
+from tests.process.conftest import BEAT, HUB, WATCHDOG, Rig
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -37,9 +38,7 @@ def test_all_come_up_and_all_go(run: Run, site_plan: HostPlan, tmp_path: Path) -
             status = rig.fleet.status()
             assert [w.name for w in status.workers] == ["cr1", "br1", "df1", "cr2", "br2", "df2"]
             assert {w.uid for w in status.workers} == set(range(47000, 47006))
-            assert {psutil.Process(w.pid).uids().real for w in status.workers if w.pid} == set(
-                range(47000, 47006)
-            )
+            assert {psutil.Process(w.pid).uids().real for w in status.workers if w.pid} == set(range(47000, 47006))
             assert rig.fleet.summary() == "6 UP"
             nice = {w.name: psutil.Process(w.pid).nice() for w in status.workers if w.pid}
             assert (nice["cr1"], nice["df1"], nice["br1"]) == (-5, 0, 10)
@@ -52,8 +51,7 @@ def test_all_come_up_and_all_go(run: Run, site_plan: HostPlan, tmp_path: Path) -
 def test_killed_and_stopped_workers_come_back_alone(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
     async def body() -> None:
         async with Rig(site_plan, tmp_path) as rig:
-            await rig.all_in("UP")
-            pids = {name: rig.pid(name) for name in rig.fleet.workers}
+            pids = await rig.pids()
             os.kill(pids["cr1"], signal.SIGKILL)
             os.kill(pids["br2"], signal.SIGSTOP)
             await rig.until(lambda: not psutil.pid_exists(pids["br2"]))
@@ -80,16 +78,20 @@ def test_memory_above_the_limit(
     run(body())
 
 
-def test_late_supervisor_judges_nobody(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+def test_after_a_freeze_of_the_whole_host_nobody_is_judged(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
     async def body() -> None:
         async with Rig(site_plan, tmp_path) as rig:
-            await rig.all_in("UP")
-            pids = {name: rig.pid(name) for name in rig.fleet.workers}
-            signal.setitimer(signal.ITIMER_REAL, 1.5)
+            pids = await rig.pids()
+            await asyncio.sleep(2 * BEAT)
+            for pid in pids.values():
+                os.kill(pid, signal.SIGSTOP)
             signal.signal(signal.SIGALRM, lambda *_: None)
-            signal.pause()  # as if SIGSTOPped for longer than every timeout
-            await asyncio.sleep(WATCHDOG.heartbeat_timeout + 0.3)
-            assert {name: rig.pid(name) for name in rig.fleet.workers} == pids
+            signal.setitimer(signal.ITIMER_REAL, LATE + 0.2)
+            signal.pause()  # the loop stands still too
+            for pid in pids.values():
+                os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(WATCHDOG.heartbeat_timeout + TICK)
+            assert await rig.pids() == pids
 
     run(body())
 
@@ -153,8 +155,7 @@ def test_reload_touches_only_what_changed(run: Run, site_plan: HostPlan, tmp_pat
 
     async def body() -> None:
         async with Rig(site_plan, tmp_path) as rig:
-            await rig.all_in("UP")
-            pids = {name: rig.pid(name) for name in rig.fleet.workers}
+            pids = await rig.pids()
             changes = rig.fleet.reload(plan, Secrets(plan))
             assert changes == ["br1: removed", "xx1: added", "df1: restarted"]
             await rig.until(lambda: "br1" not in rig.fleet.workers)
@@ -183,7 +184,7 @@ def test_reload_gives_a_running_hub_its_sites(
     async def body() -> None:
         async with Rig(plan, tmp_path) as rig:
             await rig.all_in("UP")
-            pids = [rig.pid(name) for name in rig.fleet.workers]
+            pids = list((await rig.pids()).values())
             assert len(rig.fleet.reload(without, Secrets(without))) == 3
             await rig.until(lambda: sum("SetSites" in line for line in caplog.messages) == 3)
             assert [rig.pid(name) for name in rig.fleet.workers] == pids

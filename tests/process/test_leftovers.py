@@ -37,9 +37,7 @@ def test_children_of_a_dead_supervisor_end_even_when_stopped(
 
 
 @pytest.mark.parametrize("change", ["start time", "boot"])
-def test_whoever_only_has_the_number_lives(
-    tmp_path: Path, sleeper: subprocess.Popen[bytes], change: str
-) -> None:
+def test_whoever_only_has_the_number_lives(tmp_path: Path, sleeper: subprocess.Popen[bytes], change: str) -> None:
     register = Register(tmp_path)
     register.write([sleeper.pid])
     path = tmp_path / "children.json"
@@ -68,6 +66,18 @@ def test_garbled_register_is_no_guess(tmp_path: Path) -> None:
     (tmp_path / "children.json").write_bytes(b"{")
     with pytest.raises(HostFault, match="remove it"):
         register.clear()
+    register.close()
+
+
+def test_register_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    register = Register(tmp_path / "run")
+    (tmp_path / "run/children.json").mkdir()
+    register.write([1])
+    register.write([1])
+    assert len(caplog.messages) == 1
+    (tmp_path / "run/children.json").rmdir()
+    register.write([1])
+    assert (tmp_path / "run/children.json").stat().st_mode & 0o777 == 0o600
     register.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mpq_worker.contract import Notice, PeerBack, PeerSilent, Ready, Timing, Transport
 from mpq_worker.errors import DropReason
 from tests.sim.conftest import HUB_INNER, World
@@ -176,6 +178,27 @@ def test_reconnecting_site_takes_over_from_itself(world: World) -> None:
     assert numbers(new) == list(range(50))
     world.net.run(3.0)
     assert len(hub.core.report(world.net.now).sites) == 1
+
+
+def test_classes_of_one_site_share_a_worker(make_world: Callable[[], World]) -> None:
+    """A shared listener: three connections of one identity, none displaces another; prefixes find one that lives."""
+    world = make_world()
+    inner = ("10.200.11.1", "10.200.11.5", "10.200.11.9")
+    world.entry("ship1", *inner, prefixes=("172.16.2.0/24",))
+    hub = world.add_hub()
+    sites = [world.add_site(inner=(address,), port=46010 + i) for i, address in enumerate(inner)]
+    world.net.run(3.0)
+    for number, address in enumerate((*inner, "172.16.2.9")):
+        world.net.send_packet(hub, packet(HUB_INNER, address, number))
+    world.net.run(0.1)
+    assert [numbers(site) for site in sites] == [[0], [1], [2, 3]]
+    sites[2].core.handle_stop(world.net.now)
+    world.net.flush(sites[2])
+    world.net.run(0.1)
+    world.net.send_packet(hub, packet(HUB_INNER, "172.16.2.9", 4))
+    world.net.run(0.1)
+    assert sorted(n for site in sites[:2] for n in numbers(site)) == [0, 1, 4]
+    assert len(hub.core.report(world.net.now).sites) == 2
 
 
 def test_packets_wait_for_a_connection_but_not_for_long(world: World) -> None:

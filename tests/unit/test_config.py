@@ -137,6 +137,8 @@ SITE_MISTAKES = [
     (('protocol = "tcp"', ""), "rule[2].ports", "need protocol"),
     (("dscp = [46]\n\n[[rule]]", "dscp = [64]\n\n[[rule]]"), "rule[1].dscp[0]", "<= 63"),
     (("[supervisor]", "[supervisor]\ntable_base = 240"), "supervisor.table_base", "253, which is the kernel's"),
+    (("[supervisor]", "[supervisor]\ntable_base = 265"), "supervisor.table_base", "255, which is the kernel's"),
+    (("[supervisor]", "[supervisor]\ntable_base = 10"), "supervisor.table_base", ">= 11"),
     (("[supervisor]", "[supervisor]\nmark_mask = 0x00ff00ff"), "supervisor.mark_mask", "not one run"),
     (("[supervisor]", "[supervisor]\nmark_mask = 0x00070000"), "supervisor.mark_mask", "fewer than five bits"),
     (("[supervisor]", "[supervisor]\ncpus = [1, 1]"), "supervisor.cpus", "twice"),
@@ -156,6 +158,9 @@ HUB_MISTAKES = [
     ((_MT5, 'name = "all"\nport = 45011'), "listener[1].name", "something else to `ctl`"),
     ((_MT5, 'name = "a-long-name-of15"\nport = 45011'), "listener[1].name", "longer than the 15"),
     ((_MT5, _MT5 + "\naddress = []"), "listener[1].address", "at least one"),
+    ((_MT5, _MT5 + '\naddress = ["192.0.2.1", "192.0.2.2"]'), "listener[1].address", "one address, or 0.0.0.0 and ::"),
+    ((_MT5, _MT5 + '\naddress = ["0.0.0.0", "::", "::1"]'), "listener[1].address", "one address, or 0.0.0.0 and ::"),
+    ((_MT5, _MT5 + '\naddress = ["::", "::"]'), "listener[1].address[1]", "twice"),
     ((_MT5, _MT5 + '\naddress = ["ff02::1"]'), "listener[1].address[0]", "no address of a host"),
     ((_MT5, _MT5 + '\naddress = "10.200.11.7"'), "listener[1].ipv4", "own address 10.200.11.7"),
     (('"10.200.11.0/24"', '"10.200.0.0/16"'), "listener[1].ipv4", "overlaps 10.200.10.0/24 of listener[0].ipv4"),
@@ -200,6 +205,13 @@ def test_one_mistake_is_one_problem() -> None:
 
 def test_revoked_site_leaves_its_number_to_another() -> None:
     assert problems_of(changed(HUB, (_SHIP1, "revoked = true\nnumber = 1 "))) == []
+
+
+def test_edges_that_are_good() -> None:
+    for base in (11, 226, 266):  # no table of 253, 254, 255 among base - 10 to base + 26
+        assert problems_of(changed(SITE, ("[supervisor]", f"[supervisor]\ntable_base = {base}"))) == []
+    for address in ('["0.0.0.0", "::"]', '["::", "0.0.0.0"]', '"192.0.2.1"'):
+        assert problems_of(changed(HUB, (_MT5, f"{_MT5}\naddress = {address}"))) == []
 
 
 def test_not_toml_says_where() -> None:

@@ -46,8 +46,8 @@ def test_nine_tunnels_to_the_letter() -> None:
     assert [t.uid for t in plan.tunnels] == list(range(47000, 47009))
     assert [(t.slot, t.dscp, t.priority, t.txqueuelen) for t in plan.tunnels[3:6]] == [
         (1, 46, 6, 100),
-        (5, 8, 2, 500),
-        (3, 0, 0, 250),
+        (5, 8, 2, 200),
+        (3, 0, 0, 150),
     ]
     assert {t.mtu for t in plan.tunnels} == {1400}
     assert {t.hub_addresses for t in plan.tunnels} == {("198.51.100.2",)}
@@ -152,6 +152,16 @@ def test_shared_listener_takes_every_address_of_a_site() -> None:
         *("fd6d:7071::1", "fd6d:7071::5", "fd6d:7071::9"),
     )
     assert shared.sites[1].prefixes == ("172.16.2.0/24",)
+
+
+def test_shared_listeners_serve_a_site_with_classes() -> None:
+    hub = plan_of(HUB.replace("[[listener]]", '[[listener]]\nworkers = "shared"'))
+    workers = {worker.port: worker for worker in hub.hub_workers}
+    for tunnel in plan_of(SITE).tunnels:
+        worker = workers[tunnel.hub_port]
+        assert set(tunnel.inner) <= set(worker.sites[0].inner)
+        assert tunnel.peers == worker.inner
+        assert {f"{tunnel.inner4}/32", f"{tunnel.inner6}/128"} <= set(worker.routes)
 
 
 def test_revoked_site_is_left_out() -> None:

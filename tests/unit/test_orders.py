@@ -1,0 +1,79 @@
+"""From plan to messages; what a reload may change in a running worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from mpq_supervisor.config import parse
+from mpq_supervisor.network import LinkState, Route
+from mpq_supervisor.orders import configure_hub, configure_site, fork_order, obstacle, same_host, same_process
+from mpq_supervisor.plan import make_plan
+from mpq_worker.contract import Credentials, TrafficClass
+
+ETC = Path(__file__).parents[2] / "etc"
+SITE = make_plan(parse((ETC / "site.toml").read_text()))
+HUB = make_plan(parse((ETC / "hub.toml").read_text()))
+PLAIN = make_plan(parse((ETC / "site-plain.toml").read_text()))
+CREDENTIALS = Credentials("ca", "certificate")
+
+
+def test_every_worker_has_a_user_and_group_of_its_own() -> None:
+    orders = [fork_order(entry, SITE, True) for entry in SITE.workers]
+    assert len({order.uid for order in orders}) == len(orders)
+    assert all(order.gid == order.uid > 0 for order in orders)
+
+
+def test_weight_by_class() -> None:
+    assert [fork_order(entry, SITE, True).nice for entry in SITE.tunnels[:3]] == [-5, 10, 0]
+    assert [fork_order(entry, SITE, False).nice for entry in SITE.tunnels[:3]] == [0, 10, 0]
+
+
+def test_configure_site() -> None:
+    br2 = SITE.tunnels[4]
+    message = configure_site(br2, SITE, CREDENTIALS, ("198.51.100.2", 45011))
+    assert (message.name, message.traffic_class, message.slot) == ("br2", TrafficClass.BULK, 5)
+    assert "10.200.11.5" in message.inner
+    assert message.orphan_exit is False
+    assert message.transport.inner_mtu == br2.mtu
+
+
+def test_plain_tunnel_is_default_at_the_first_slot() -> None:
+    message = configure_site(PLAIN.tunnels[0], PLAIN, CREDENTIALS, ("198.51.100.2", 45010))
+    assert (message.traffic_class, message.slot) == (TrafficClass.DEFAULT, 1)
+
+
+def test_configure_hub_has_its_sites() -> None:
+    worker = HUB.hub_workers[0]
+    message = configure_hub(worker, HUB, CREDENTIALS, b"k" * 32)
+    assert message.sites == worker.sites != ()
+    assert message.slot == worker.slot
+
+
+def test_only_sites_may_change_under_a_running_worker() -> None:
+    worker = HUB.hub_workers[0]
+    assert same_process(worker, msgspec.structs.replace(worker, sites=(), routes=()))
+    assert not same_process(worker, msgspec.structs.replace(worker, mtu=worker.mtu - 1))
+    tunnel = SITE.tunnels[0]
+    assert same_process(tunnel, tunnel)
+    assert not same_process(tunnel, msgspec.structs.replace(tunnel, source_port=1))
+
+
+def test_what_all_workers_are_told() -> None:
+    assert same_host(SITE, msgspec.structs.replace(SITE, tunnels=()))
+    slower = msgspec.structs.replace(SITE.watchdog, peer_timeout=9.0)
+    assert not same_host(SITE, msgspec.structs.replace(SITE, watchdog=slower))
+    orphans = msgspec.structs.replace(SITE.supervisor, on_orphan="exit")
+    assert not same_host(SITE, msgspec.structs.replace(SITE, supervisor=orphans))
+
+
+def test_obstacles_by_name() -> None:
+    tunnel = SITE.tunnels[0]
+    route = Route(254, "0.0.0.0/0", "wan4", "192.0.2.1")
+    good = LinkState("wan4", "wan4", 3, True, "192.0.2.2", routes=(route,))
+    assert obstacle(tunnel, good) == ""
+    assert "no interface" in obstacle(tunnel, None)
+    assert "no interface" in obstacle(tunnel, msgspec.structs.replace(good, index=0))
+    assert "no carrier" in obstacle(tunnel, msgspec.structs.replace(good, carrier=False))
+    assert "no address and route" in obstacle(tunnel, msgspec.structs.replace(good, routes=()))

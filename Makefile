@@ -11,7 +11,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint bench acceptance clean
+.PHONY: help system venv demo test lint bench acceptance install install-files uninstall clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -54,6 +54,48 @@ bench: venv build/relay ## throughput, latency, memory beside bare veth; writes 
 
 acceptance: venv build/relay ## isolation, shared link, shared core, 50 kills, start-up; writes build/acceptance.json
 	@$(PY) -m tools.acceptance
+
+# A package is staged in DESTDIR. Of what is in /etc only the examples are replaced: the rest is the administrator's.
+PREFIX ?= /usr
+INSTALLED := $(DESTDIR)$(PREFIX)/lib/mpq
+UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
+SHARE := $(DESTDIR)$(PREFIX)/share/doc/mpq
+SYSCTLS := $(DESTDIR)/etc/sysctl.d/90-mpq.conf
+SAMPLES := $(patsubst etc/%,$(DESTDIR)/etc/mpq/%.example,$(wildcard etc/*.toml))
+
+install: install-files ## into PREFIX (/usr) below DESTDIR; configurations are left alone
+	@$(MAKE) -s system DEB_COMMANDS=nft:nftables DEB_FILES="$(filter-out %:libc6-dev,$(DEB_FILES))"
+	@$(PYTHON) -m venv $(INSTALLED)
+	@rm -rf build/lib build/bdist.*
+	@$(INSTALLED)/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-compile --upgrade . 2>&1 \
+	  | { grep -v '^WARNING: Location' || true; }
+	@rm -rf build/lib build/bdist.* $(INSTALLED)/bin/[Aa]ctivate*
+	@find $(INSTALLED)/bin -type f -exec sed -i '1s|^#!$(INSTALLED)/|#!$(PREFIX)/lib/mpq/|' {} +
+	@$(INSTALLED)/bin/python -m compileall -qf $(if $(DESTDIR),-s $(DESTDIR) -p /) $(INSTALLED)/lib
+	@echo "mpq is in $(DESTDIR)$(PREFIX)/lib/mpq. Next ($(PREFIX)/share/doc/mpq/operations.md):"
+	@echo "  systemd-sysusers mpq.conf && systemd-tmpfiles --create mpq.conf && sysctl --system"
+	@echo "  certificates into /etc/mpq/pki:    mpq-supervisor pki --help"
+	@echo "  a configuration from its example:  cp /etc/mpq/site.toml.example /etc/mpq/mpq.toml"
+	@echo "  mpq-supervisor check && systemctl daemon-reload && systemctl enable --now mpq-supervisor"
+
+install-files:
+	@install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/decisions $(dir $(SYSCTLS)) $(DESTDIR)/etc/mpq
+	@ln -sfn $(PREFIX)/lib/mpq/bin/mpq-supervisor $(DESTDIR)$(PREFIX)/bin/mpq-supervisor
+	@install -D -m 644 units/mpq-supervisor.service -t $(UNITS)
+	@sed -i 's|/usr/|$(PREFIX)/|g' $(UNITS)/mpq-supervisor.service
+	@install -D -m 644 units/mpq.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/mpq.conf
+	@install -D -m 644 units/mpq.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mpq.conf
+	@[ -e $(SYSCTLS) ] || install -m 644 etc/sysctl.d/90-mpq.conf $(SYSCTLS)
+	@for sample in etc/*.toml; do install -m 644 $$sample $(DESTDIR)/etc/mpq/$${sample##*/}.example; done
+	@install -m 644 $(wildcard README.md CHANGELOG.md LICENSE) docs/*.md -t $(SHARE)
+	@install -m 644 docs/decisions/*.md -t $(SHARE)/decisions
+
+uninstall: ## take away what install put there; configuration, keys and state stay
+	@rm -rf $(INSTALLED) $(SHARE)
+	@rm -f $(DESTDIR)$(PREFIX)/bin/mpq-supervisor $(UNITS)/mpq-supervisor.service $(SAMPLES)
+	@rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mpq.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mpq.conf
+	@if cmp -s etc/sysctl.d/90-mpq.conf $(SYSCTLS); then rm $(SYSCTLS); fi
+	@rmdir --ignore-fail-on-non-empty $(DESTDIR)/etc/mpq 2>/dev/null || true
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info

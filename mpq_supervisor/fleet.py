@@ -20,7 +20,7 @@ from mpq_supervisor import lifecycle
 from mpq_supervisor.leftovers import Register
 from mpq_supervisor.lifecycle import Policy, State
 from mpq_supervisor.orders import Entry, same_host, same_process
-from mpq_supervisor.plan import HostPlan, TunnelPlan
+from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.process import Network, Surroundings, Worker
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.status import HostStatus, configured_sites, worker_status
@@ -41,6 +41,8 @@ class FleetNetwork(Network, Protocol):
     def apply(self, plan: HostPlan) -> None: ...
 
     def watch(self, callback: Callable[[str], None]) -> None: ...
+
+    def sunk(self, worker: HubWorkerPlan) -> int: ...
 
 
 class Fleet:
@@ -73,7 +75,8 @@ class Fleet:
             weights=weights,
             changed=self._note_change,
         )
-        self.workers = {entry.name: Worker(entry, self._around) for entry in plan.workers}
+        self.workers: dict[str, Worker] = {}  # there before any of them tells of its WAN
+        self.workers.update({entry.name: Worker(entry, self._around) for entry in plan.workers})
         self._begun = self._last_tick = self._loop.time()
         self._next_memory = self._begun
         self._timer: asyncio.TimerHandle | None = None
@@ -166,9 +169,12 @@ class Fleet:
             uptime=now - self._begun,
             zygote_pid=self._zygote.pid,
             zygote_losses=self._zygote.losses,
-            workers=tuple(worker_status(worker, now) for worker in self.workers.values()),
+            workers=tuple(worker_status(worker, now, self._sunk(worker)) for worker in self.workers.values()),
             sites=configured_sites(plan),
         )
+
+    def _sunk(self, worker: Worker) -> int:
+        return self._network.sunk(worker.entry) if isinstance(worker.entry, HubWorkerPlan) else 0
 
     def summary(self) -> str:
         """One line: how many workers are in which state."""

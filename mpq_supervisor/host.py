@@ -133,8 +133,9 @@ class Host:
         return self._tuns[worker.tun], group.lend(worker.slot, worker.dscp, worker.priority)
 
     def sunk(self, worker: HubWorkerPlan) -> int:
-        """Datagrams that came to a hub worker's port and named no slot of it, ever."""
-        return self._groups[_port(worker)].drops(SINK_SLOT)
+        """Datagrams that came to a hub worker's port and named no slot of it, ever; 0 when the port is closed."""
+        group = self._groups.get(_port(worker))
+        return group.drops(SINK_SLOT) if group is not None else 0
 
     def _open(self) -> None:
         """Opens what the plan has and we have not. A TUN that somebody deleted is opened anew."""

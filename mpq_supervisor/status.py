@@ -66,8 +66,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     sites: tuple[str, ...]  # at a hub: every site that is configured, connected or not
 
 
-def worker_status(worker: Worker, now: float) -> WorkerStatus:
-    """How a worker stands at monotonic time `now`."""
+def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
+    """How a worker stands at monotonic time `now`; `sunk` is `Host.sunk`, shown among its drops."""
     entry, life, report = worker.entry, worker.life, worker.report
     path = report.path or PathStats()
     running = life.state in (State.UP, State.DEGRADED) and life.ready_at is not None
@@ -98,7 +98,7 @@ def worker_status(worker: Worker, now: float) -> WorkerStatus:
         packets_out=report.packets_out,
         rate_in=worker.rates[0],
         rate_out=worker.rates[1],
-        drops=report.drops,
+        drops={**report.drops, "sunk": sunk} if sunk else report.drops,
         refusals=report.refusals,
         reconnects=report.reconnects,
         key_updates=path.key_updates,

@@ -130,6 +130,13 @@ class Driver:
         self._socket = udp
         self._loop.add_reader(udp.fileno(), self._on_udp)
 
+    def _listen_again(self) -> None:
+        """libuv stops to poll a descriptor for good when it reports an error, as a connected UDP socket does for
+        every ICMP error. The next call on the socket consumes the error and fails; whoever meets that comes here."""
+        assert self._socket is not None
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.add_reader(self._socket.fileno(), self._on_udp)
+
     def _on_udp(self) -> None:
         now = time.monotonic()
         self._wakeups += 1
@@ -140,6 +147,7 @@ class Driver:
                 received = self._socket.receive()
             except OSError:  # an ICMP error of an earlier datagram (ECONNREFUSED, EHOSTUNREACH): silence says it too
                 self._core.drop(DropReason.SOCKET)
+                self._listen_again()
                 continue
             if received is None:
                 break
@@ -183,8 +191,10 @@ class Driver:
         for data, addr in core.poll_transmit(now):
             try:
                 udp.send(data, addr)
-            except OSError:  # EAGAIN, ENOBUFS, EPERM, ENETUNREACH, EMSGSIZE: lost, like any packet may be
+            except OSError as error:  # ENOBUFS, EPERM, ENETUNREACH, EMSGSIZE …: lost, like any packet may be
                 core.drop(DropReason.SOCKET)
+                if not isinstance(error, BlockingIOError):
+                    self._listen_again()
         while (packet := core.poll_packet()) is not None:
             try:
                 os.write(self._tun, packet)

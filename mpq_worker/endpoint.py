@@ -62,7 +62,7 @@ class Endpoint:
         """A UDP payload from the network."""
         header = parse_header(data)
         if header is None:
-            self.drop(DropReason.MALFORMED)
+            self._on_garbage(addr, now)
             return
         peer = self._by_cid.get(header.destination_cid) or self._on_unknown(header, data, addr, now)
         if peer is not None:
@@ -165,6 +165,10 @@ class Endpoint:
         )
 
     # ------------------------------------------------------------------ for the roles
+
+    def _on_garbage(self, addr: Address, now: float) -> None:
+        """A datagram that is nothing of ours."""
+        self.drop(DropReason.MALFORMED)
 
     def _on_unknown(self, header: Header, data: bytes, addr: Address, now: float) -> Peer | None:
         """A packet of no connection of ours; return the peer it belongs to after all, if any."""

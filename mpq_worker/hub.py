@@ -36,6 +36,8 @@ DRAIN_TIME = 1.0
 MAX_UNPROVEN = 64
 """Connections that have not said Hello yet."""
 RESETS_PER_SECOND = 200
+GARBAGE_PAUSE = 60.0
+"""Seconds between two lines about garbage; anybody can send it."""
 MAX_STATUS = 256
 """Sites named in one report, so that it stays below MAX_MESSAGE."""
 
@@ -44,7 +46,7 @@ MAX_STATUS = 256
 class _Guest:
     """What the hub knows of one connection."""
 
-    addr: Address
+    addr: Address  # that it came from; `Session.address` is where it is
     reader: ControlReader
     binding: bytes = b""
     site: SiteEntry | None = None
@@ -78,6 +80,7 @@ class HubTunnel(Endpoint):
         self._draining: deque[tuple[float, Peer]] = deque()
         self._refusals: Counter[str] = Counter()
         self._resets, self._resets_at = RESETS_PER_SECOND, now
+        self._garbage_quiet_until = 0.0
         self._stopping = False
         self._tell(Ready())
 
@@ -88,7 +91,7 @@ class HubTunnel(Endpoint):
         self._sites = {site.identity: site for site in sites}
         for peer, guest in list(self._guests.items()):
             if guest.site is not None and self._sites.get(guest.site.identity) != guest.site:
-                self._refuse(peer, Refusal.REVOKED, "no longer in the hub's configuration")
+                self._refuse(peer, Refusal.REVOKED, f"{guest.site.name} is no longer in the hub's configuration")
 
     def handle_stop(self, now: float) -> None:
         """Close all connections; their sites come back when somebody listens again."""
@@ -105,7 +108,7 @@ class HubTunnel(Endpoint):
         status = [
             SiteStatus(
                 site=guest.site.name,
-                peer=(guest.addr[0], guest.addr[1]),
+                peer=peer.session.address[:2],
                 since=now - guest.admitted_at,
                 path=peer.stats(),
                 bytes_in=peer.bytes_in,
@@ -119,6 +122,12 @@ class HubTunnel(Endpoint):
         )
 
     # ------------------------------------------------------------------ Endpoint's hooks
+
+    def _on_garbage(self, addr: Address, now: float) -> None:
+        if now >= self._garbage_quiet_until:
+            self._garbage_quiet_until = now + GARBAGE_PAUSE
+            self._tell(Notice("garbage", f"{_text(addr)}: sends what is no packet of ours; dropped", "warning"))
+        super()._on_garbage(addr, now)
 
     def _on_unknown(self, header: Header, data: bytes, addr: Address, now: float) -> Peer | None:
         if header.is_initial:
@@ -136,7 +145,7 @@ class HubTunnel(Endpoint):
         peer = Peer(self._factory.accept(header.destination_cid), self._queue, self._transport, now)
         peer.session.handle_datagram(data, addr, now)
         if not peer.session.started:
-            self.drop(DropReason.MALFORMED)
+            self._on_garbage(addr, now)
             return None
         self._guests[peer] = _Guest(addr, ControlReader())
         self._unproven[peer] = now + HELLO_TIME

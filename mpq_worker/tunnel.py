@@ -54,6 +54,7 @@ class SiteTunnel(Endpoint):
         self._down_since = now
         self._ready = False
         self._silent = False
+        self._rebound: float | None = None  # when the socket was replaced, until something comes in by the new one
         self._said: str | None = None
         self._reconnects = 0
         self._stopping = False
@@ -64,6 +65,7 @@ class SiteTunnel(Endpoint):
         """The driver has a new socket: our address changed, and the hub's perhaps too."""
         same = hub_address == self._hub_address
         self._hub_address = hub_address
+        self._rebound = now
         if self._active is not None and same:
             self._active.session.migrate()
             self._active.note_outbound(now)
@@ -188,6 +190,9 @@ class SiteTunnel(Endpoint):
             self._next_probe = now + self._timing.probe_interval
             active.send_probe(now)
             self._dirty[active] = None
+        if self._rebound is not None and active.heard > self._rebound:
+            self._rebound = None
+            self._tell(PeerBack())  # the supervisor saw the WAN go, even where we had no time to notice
         silent = active.silent_for(now)
         if silent >= self._patience(active, self._timing.silence) and now >= self._next_ping:
             self._next_ping = now + self._timing.silence

@@ -107,7 +107,7 @@ class ControlReader:
                 break
             try:
                 messages.append(_decoder.decode(bytes(self._buffer[_LENGTH.size : end])))
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise PeerFault(Refusal.MALFORMED, f"control message: {error}") from error
             del self._buffer[:end]
         return messages

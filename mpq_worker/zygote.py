@@ -116,8 +116,10 @@ class Zygote:
             if worker_fd != WORKER_FD:
                 os.dup2(worker_fd, WORKER_FD, inheritable=False)
             os.closerange(WORKER_FD + 1, os.sysconf("SC_OPEN_MAX"))
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
+            # When the supervisor dies while one of us is stopped, the kernel sends this to the whole group.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             pyprctl.set_name(f"mpq-{order.name}"[:15])
             isolate(order, self._program)

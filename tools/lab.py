@@ -90,10 +90,9 @@ class Lab:
         """End what runs in the lab and delete it. May be called again."""
         for product in self._products.values():
             product.stop()
+        namespaces.remove(self.prefix)  # kills what runs in them, the relay too
         for process in self._started:
-            process.terminate()  # does nothing to one that was waited for
-        namespaces.remove(self.prefix)  # kills what is left, the relay too
-        for process in self._started:
+            process.kill()  # does nothing to one that was waited for
             process.wait()
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe:

@@ -84,7 +84,7 @@ def _kill(pid: int) -> None:
 def remove(prefix: str) -> None:
     """Delete the lab of that prefix, whoever made it: processes, namespaces, files. There need not be one."""
     names = [f"{prefix}-{role}" for role in ROLES if (NETNS / f"{prefix}-{role}").exists()]
-    pass
+    kill(names)
     if names:
         batch(f"netns del {name}" for name in names)
     shutil.rmtree(directory_of(prefix), ignore_errors=True)

@@ -87,10 +87,12 @@ class DeliveryRate:
     def on_rtt(self, now: float, rtt: float) -> None:
         """A sample of the round-trip time, in seconds."""
         self._round_rtt = min(self._round_rtt, rtt)
-        self._recent_rtt = min(self._recent_rtt, rtt)
         if rtt <= self._min_rtt:
-            self._min_rtt, self._min_rtt_time, self._drain_until = rtt, now, 0.0
-        elif now - self._min_rtt_time > MIN_RTT_WINDOW and now >= self._drain_until:
+            self._min_rtt, self._min_rtt_time = rtt, now
+            self._recent_rtt, self._drain_until = float("inf"), 0.0
+            return
+        self._recent_rtt = min(self._recent_rtt, rtt)
+        if now - self._min_rtt_time > MIN_RTT_WINDOW and now >= self._drain_until:
             self._renew_min_rtt(now, rtt)
 
     def _renew_min_rtt(self, now: float, rtt: float) -> None:

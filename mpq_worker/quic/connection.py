@@ -46,6 +46,7 @@ PRIVATE_NAMES = (
     "_local_max_streams_bidi",
     "_local_max_streams_uni",
     "_loss",
+    "_network_paths",
     "_original_destination_connection_id",
     "_peer_cid",
     "_peer_cid_available",

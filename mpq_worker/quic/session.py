@@ -328,6 +328,11 @@ class Session:
         return self._connection.ring.largest
 
     @property
+    def address(self) -> Address:
+        """Where the peer is now: the path in use (RFC 9000 section 9)."""
+        return self._connection._network_paths[0].addr
+
+    @property
     def backlog(self) -> int:
         """Datagrams given to the connection that the pacer has not let go yet."""
         return len(self._connection._datagrams_pending)

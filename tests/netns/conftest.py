@@ -76,6 +76,8 @@ def running() -> Iterator[System]:
 
 @pytest.fixture
 def system(running: System) -> Iterator[System]:
-    """`running`, put in order again after the test."""
-    yield running
+    """`running`, put in order again after the test; what both ends logged is shown when the test fails."""
+    with running.logged("site") as site, running.logged("hub") as hub:
+        yield running
+    print("\n".join(["site:", *site, "hub:", *hub]))
     running.restore()

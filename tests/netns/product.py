@@ -74,12 +74,15 @@ class System:
             changed = self.configs[side].read_text() != self._texts[side]
             if changed:
                 self.configs[side].write_text(self._texts[side])
-            if side not in self.products:
+            if not self._runs(side):
                 self.start(side)
             elif changed:
-                assert self.lab.ctl(side, "reload").code is Code.OK
-            assert self.lab.ctl(side, "start", "all", wait=PATIENCE).code is Code.OK
+                ok(self.lab.ctl(side, "reload"))
+            ok(self.lab.ctl(side, "start", "all", wait=PATIENCE))
         self.until_answered()
+
+    def _runs(self, side: Side) -> bool:
+        return side in self.products and Path(f"/proc/{self.products[side].pid}/exe").exists()
 
     # ------------------------------------------------------------ looking
 
@@ -122,8 +125,10 @@ class System:
         """The lines that one end logs meanwhile; the list is filled at the end."""
         begin = len(self.log(side))
         lines: list[str] = []
-        yield lines
-        lines += self.log(side)[begin:].splitlines()
+        try:
+            yield lines
+        finally:
+            lines += self.log(side)[begin:].splitlines()
 
     def state_of(self, side: Side) -> dict[str, list[str]]:
         """All of the kernel's network state that mpq could leave behind, in words."""

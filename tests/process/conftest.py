@@ -100,6 +100,9 @@ class FakeNetwork:
     def hub_fds(self, worker: HubWorkerPlan) -> tuple[int, int]:
         return self.tun, self.udp.fileno()
 
+    def sunk(self, worker: HubWorkerPlan) -> int:
+        return 0
+
     def close(self) -> None:
         os.close(self.tun)
         self.udp.close()

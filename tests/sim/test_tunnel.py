@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mpq_worker.contract import Notice, PeerBack, PeerSilent, Ready, Timing, Transport
 from mpq_worker.errors import DropReason
+from mpq_worker.tunnel import SiteTunnel
 from tests.sim.conftest import HUB_INNER, World
 from tests.sim.network import Node
 from tests.sim.packets import number_of, packet
@@ -163,6 +164,20 @@ def test_address_change_migrates(world: World) -> None:
     assert site.delivered[0][0] - changed < 0.2
     assert site.core.report(world.net.now).reconnects == 0
     assert len(numbers(site)) > 180
+    assert [status.peer for status in hub.core.report(world.net.now).sites] == [site.addr]
+
+
+def test_a_new_socket_is_reported_as_soon_as_it_hears(world: World) -> None:
+    """The supervisor saw the WAN go for less than `peer_timeout`: it waits for a word that the tunnel is back."""
+    world.add_hub()
+    site = world.add_site()
+    world.net.run(0.5)
+    assert isinstance(site.core, SiteTunnel)
+    site.core.handle_rebind(("198.51.100.2", 45011), world.net.now)
+    assert PeerBack() not in site.messages
+    world.net.run(0.5)
+    assert site.messages.count(PeerBack()) == 1
+    assert site.core.report(world.net.now).reconnects == 0
 
 
 def test_reconnecting_site_takes_over_from_itself(world: World) -> None:

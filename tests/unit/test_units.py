@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -54,9 +56,51 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 @needs_systemd
 def test_exposure_stays_low(tmp_path: Path) -> None:
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager", str(UNIT)]
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=28", "--no-pager", str(UNIT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def make(target: str, stage: Path, prefix: str = "/usr") -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    command = ["make", "-s", "-C", str(ROOT), target, f"DESTDIR={stage}", f"PREFIX={prefix}"]
+    subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("prefix", ["/usr", "/opt/mpq"])
+def test_what_the_unit_names_is_installed(tmp_path: Path, prefix: str) -> None:
+    make("install-files", tmp_path, prefix)
+    unit = (tmp_path / f".{prefix}/lib/systemd/system/mpq-supervisor.service").read_text()
+    commands = set(re.findall(r"^Exec\w+=(\S+)", unit, re.MULTILINE))
+    assert commands == {f"{prefix}/bin/mpq-supervisor"}
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert "mpq-supervisor = " in setup["options.entry_points"]["console_scripts"]
+    assert os.readlink(f"{tmp_path}{commands.pop()}") == f"{prefix}/lib/mpq/bin/mpq-supervisor"
+    pages = re.findall(r"\bfile:(\S+)", unit)
+    assert pages
+    assert [page for page in pages if not Path(f"{tmp_path}{page}").is_file()] == []
+    for kind in ("sysusers", "tmpfiles"):
+        installed = tmp_path / f".{prefix}/lib/{kind}.d/mpq.conf"
+        assert installed.read_text() == (ROOT / f"units/mpq.{kind}").read_text()
+
+
+def test_installing_again_changes_no_configuration_and_uninstall_leaves_it(tmp_path: Path) -> None:
+    make("install-files", tmp_path)
+    configuration, sysctls = tmp_path / "etc/mpq/mpq.toml", tmp_path / "etc/sysctl.d/90-mpq.conf"
+    for path in (configuration, sysctls):
+        path.write_text("mine")
+    make("install-files", tmp_path)
+    assert (tmp_path / "etc/mpq/site.toml.example").read_text() == (ROOT / "etc/site.toml").read_text()
+    make("uninstall", tmp_path)
+    left = {path for path in tmp_path.rglob("*") if not path.is_dir()}
+    assert left == {configuration, sysctls}
+    assert {path.read_text() for path in left} == {"mine"}
+    for path in left:
+        path.unlink()
+    make("install-files", tmp_path)
+    make("uninstall", tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
 
 
 def test_the_users_are_those_of_the_unit(service: dict[str, str]) -> None:

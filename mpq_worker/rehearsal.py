@@ -1,8 +1,8 @@
 """A connection between two cores in memory, for the zygote to hold once before it forks.
 
 Libraries make things on first use: OpenSSL fetches its algorithms, cryptography and pyOpenSSL fill caches, msgspec
-builds its decoders, and Python specialises the code it has run. Done here, it is done once, its pages are shared by all
-workers, and a worker's own first handshake is faster (docs/decisions/memory.md).
+builds its decoders, and Python specialises the code it has run. Done here, it is done once, its pages are shared by
+all workers, and a worker's own first handshake is faster (docs/decisions/memory.md).
 """
 
 from __future__ import annotations
@@ -117,11 +117,10 @@ def _certificate(
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())
     builder = builder.add_extension(identifier, critical=False)
     if name is None or usage is None:
-        sign_only = dict.fromkeys(
-            ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
-        )
-        sign_only |= {"key_cert_sign": True, "crl_sign": True, "encipher_only": False, "decipher_only": False}
-        builder = builder.add_extension(x509.KeyUsage(**sign_only), critical=True)
+        usages = x509.KeyUsage(
+            False, False, False, False, False, True, True, False, False
+        )  # sign certificates and CRLs
+        builder = builder.add_extension(usages, critical=True)
         own_identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         builder = builder.add_extension(own_identifier, critical=False)
     else:

@@ -21,6 +21,8 @@ GAIN = 2.0
 CONGESTED_GAIN = 1.15
 CONGESTED_LOSS = 0.02
 RATE_ROUNDS = 10
+LEAST_RTT = 0.0001
+"""The clock is read once per wake-up, so that a very near peer may seem to answer in no time."""
 MIN_RTT_WINDOW = 10.0
 DRAIN_TIME = 0.2
 
@@ -55,7 +57,7 @@ class DeliveryRate:
         self._min_rtt = float("inf")
         self._min_rtt_time = 0.0
         self._recent_rtt = float("inf")
-        self._filled = False
+        self._filled = self._was_filled = False  # in this round, in the one before
         self._drain_until = 0.0
 
     def on_sent(self, now: float, in_flight: int) -> Token:
@@ -86,6 +88,7 @@ class DeliveryRate:
 
     def on_rtt(self, now: float, rtt: float) -> None:
         """A sample of the round-trip time, in seconds."""
+        rtt = max(rtt, LEAST_RTT)
         self._round_rtt = min(self._round_rtt, rtt)
         if rtt <= self._min_rtt:
             self._min_rtt, self._min_rtt_time = rtt, now
@@ -97,13 +100,12 @@ class DeliveryRate:
 
     def _renew_min_rtt(self, now: float, rtt: float) -> None:
         """The minimum is old. If our own queue may stand in the way, drain it first; else believe what was seen."""
-        if self._filled and not self._drain_until:
+        if (self._filled or self._was_filled) and not self._drain_until:
             self._drain_until = now + DRAIN_TIME
         else:
             self._min_rtt, self._drain_until = min(self._recent_rtt, rtt), 0.0
             self._min_rtt_time = now
         self._recent_rtt = rtt
-        self._filled = False
 
     def _end_round(self) -> None:
         self._round_end = self._delivered
@@ -112,6 +114,7 @@ class DeliveryRate:
         self._congested = queued and lost > CONGESTED_LOSS * (lost + acked)
         self._round_acked = self._round_lost = 0
         self._round_rtt = float("inf")
+        self._was_filled, self._filled = self._filled, False
         self._rates = [*self._rates[1:], 0.0]
 
     def _update(self, now: float) -> None:

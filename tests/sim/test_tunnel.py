@@ -270,3 +270,15 @@ def test_stop_tells_the_hub(world: World) -> None:
     assert site.core.stopped
     world.net.run(0.1)
     assert hub.core.report(world.net.now).sites == ()
+
+
+def test_a_steady_flow_does_not_notice_the_renewal_of_the_minimum_rtt(world: World) -> None:
+    """15 Mbit/s on a path with room: nothing waits and nothing is lost when the ten seconds are over."""
+    hub, site = world.add_hub(), world.add_site()
+    world.net.run(0.2)
+    start = world.net.now
+    total = stream(world, site, SITE_INNER, HUB_INNER, 1500, 12.0, 1250)
+    world.net.run(12.5)
+    assert numbers(hub) == list(range(total))
+    waits = [when - start - number_of(data) / 1500 for when, data in hub.delivered]
+    assert max(waits) < 0.020

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import deque
 from math import sqrt
@@ -106,7 +107,7 @@ def test_a_standing_queue_is_dropped_ever_faster() -> None:
         q.pop(now)
         drops += [now - start] * (q.codel_drops - before)
     assert drops[0] == pytest.approx(0.2, abs=0.0015)
-    gaps = [later - earlier for earlier, later in zip(drops, drops[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(drops)]
     assert gaps[:6] == pytest.approx([INTERVAL / sqrt(n) for n in range(1, 7)], abs=0.0015)
 
 

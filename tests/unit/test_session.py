@@ -309,7 +309,7 @@ def test_any_reason_can_be_sent(pair: Pair, reason: str) -> None:
 
 
 def test_a_hostile_reason_is_printable_when_it_is_read(pair: Pair) -> None:
-    text = "bye\n\x1b[2Jsecond line".encode()
+    text = b"bye\n\x1b[2Jsecond line"
     pair.hub.handle_datagram(forge(pair.site, b"\x1d\x41\x00" + bytes((len(text),)) + text), SITE, pair.now)
     (event,) = closed(list(iter(pair.hub.poll_event, None)))
     assert event.reason == "bye??[2Jsecond line"

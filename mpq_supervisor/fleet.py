@@ -128,6 +128,8 @@ class Fleet:
                 changes.append(f"{name}: {change}")
         for wan in plan.wans:
             self._link_changed(wan.name)
+        if not changes and plan != old_plan:
+            changes.append("no worker is concerned; the rest is applied")
         return changes
 
     def _reload_worker(self, name: str, entry: Entry, restart: bool) -> str:

@@ -43,6 +43,8 @@ from mpq_worker.contract import (
 )
 from mpq_worker.errors import HostFault
 
+STARVED = 3
+"""Heartbeat timeouts more that a worker gets which is not stopped but late."""
 READ_BUDGET = 32
 """Messages taken from one worker per wake-up, so that a chatty one cannot starve the others."""
 
@@ -137,10 +139,15 @@ class Worker:
             self._send(SetSites(entry.sites))
 
     def check_heartbeat(self, now: float) -> None:
-        """Feeds HeartbeatMissed when it is overdue."""
-        if self.deadline is not None and now > self.deadline:
-            self.deadline = None
-            self.feed(lifecycle.HeartbeatMissed(now - self.heard))
+        """Feeds HeartbeatMissed when it is overdue: at once for a process that is stopped, later for one that may
+        only be starved of CPU, since to kill it would starve the others more."""
+        if self.deadline is None or now <= self.deadline:
+            return
+        patience = STARVED * self._around.plan.watchdog.heartbeat_timeout
+        if now <= self.deadline + patience and self.process is not None and not self.process.stopped():
+            return
+        self.deadline = None
+        self.feed(lifecycle.HeartbeatMissed(now - self.heard))
 
     def excuse(self, now: float) -> None:
         """We ourselves were late: nobody's silence so far counts."""

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import msgspec
+import psutil
 
 from mpq_supervisor.lifecycle import START_PAUSE, explain
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault, pair
@@ -29,6 +30,7 @@ PING_INTERVAL = 1.0
 PONG_TIMEOUT = 2.5
 START_TIMEOUT = 30.0  # to the first Pong: it imports and rehearses, on a slow machine for seconds
 CLOSE_TIMEOUT = 1.0
+_STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,13 @@ class Process:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             except ProcessLookupError:
                 log.debug("%s has ended before it could be killed", self.name)
+
+    def stopped(self) -> bool:
+        """Whether it is stopped by a signal or a debugger, as opposed to waiting for a CPU or for something to do."""
+        try:
+            return self.pid is not None and psutil.Process(self.pid).status() in _STOPPED
+        except psutil.NoSuchProcess:
+            return False  # its end is about to be told
 
     def begin(self, pid: int, pidfd: int) -> None:
         """The zygote has forked it."""

@@ -23,8 +23,9 @@ from mpq_worker.quic.session import Address, Closed, Header, client_session
 from mpq_worker.trust import leaf_certificate
 from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control, hello_transcript
 
-ATTEMPT_TIME = 2.0
-"""How long one attempt to connect may take before the next begins with a fresh Initial."""
+ATTEMPT_TIME = (2.0, 8.0)
+"""How long the first attempt to connect may take before the next begins with a fresh Initial, and the longest: on a
+starved host a handshake may need more than the first, and must not be begun again for ever."""
 REFUSED_BACKOFF = (1.0, 60.0)
 """First and longest pause after the hub refused us; only a person can mend that."""
 HOLD_TIME = 1.0
@@ -47,6 +48,7 @@ class SiteTunnel(Endpoint):
         self._hello: dict[Peer, Hello] = {}
         self._readers: dict[Peer, ControlReader] = {}
         self._attempt_until = 0.0
+        self._attempt_time = ATTEMPT_TIME[0]
         self._attempt_at: float | None = now
         self._refused_pause = REFUSED_BACKOFF[0]
         self._next_probe = now
@@ -130,7 +132,7 @@ class SiteTunnel(Endpoint):
     def _on_control(self, peer: Peer, data: bytes, now: float) -> None:
         for message in self._readers.setdefault(peer, ControlReader()).feed(data):
             if isinstance(message, Welcome):
-                self._refused_pause = REFUSED_BACKOFF[0]
+                self._refused_pause, self._attempt_time = REFUSED_BACKOFF[0], ATTEMPT_TIME[0]
                 self._reconnects += self._ready
                 self._welcomed = peer
                 self._activate(peer, now)
@@ -169,7 +171,7 @@ class SiteTunnel(Endpoint):
             self._ready = True
             self._said = None
             self._tell(Ready())
-        elif peer is self._active and self._silent:
+        elif peer is self._active is self._welcomed and self._silent:
             self._recover(now)
 
     # ------------------------------------------------------------------ timers
@@ -200,7 +202,7 @@ class SiteTunnel(Endpoint):
             self._dirty[active] = None
         if silent >= self._patience(active, self._timing.peer_timeout):
             self._on_silence(now)
-        elif self._silent and active.heard > self._down_since:
+        elif self._silent and active is self._welcomed and active.heard > self._down_since:
             self._recover(now)
 
     def _next_tick(self) -> float | None:
@@ -237,7 +239,8 @@ class SiteTunnel(Endpoint):
             now=now,
         )
         self._candidate = Peer(session, self._queue, self._transport, now)
-        self._attempt_at, self._attempt_until = None, now + ATTEMPT_TIME
+        self._attempt_at, self._attempt_until = None, now + self._attempt_time
+        self._attempt_time = min(2 * self._attempt_time, ATTEMPT_TIME[1])
         self._add(self._candidate)
 
     def _activate(self, peer: Peer, now: float) -> None:

@@ -282,7 +282,7 @@ def main(names: list[str]) -> int:
     for name in names or EXPERIMENTS:
         say(f"--- {name}: {(EXPERIMENTS[name].__doc__ or '').splitlines()[0]}")
         EXPERIMENTS[name](results)
-    results.write(OUTPUT)
+        results.write(OUTPUT)  # what was measured stays, even if the next experiment fails
     print(results.table())
     return 0 if all(row.met is not False for row in results.rows) else 1
 

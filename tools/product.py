@@ -35,6 +35,7 @@ class Product:
         address.unlink(missing_ok=True)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(address))
+        self._ready = False
         argv = [sys.executable, "-m", "mpq_supervisor", "run", "--config", str(config)]
         with self.log.open("a") as log:
             self._process = execute(
@@ -53,6 +54,8 @@ class Product:
 
     def wait_ready(self, seconds: float = 10) -> None:
         """Return when it is ready, which does not say that a tunnel is UP. Raises `RuntimeError` if it never is."""
+        if self._ready:
+            return
         end = time.monotonic() + seconds
         pidfd = os.pidfd_open(self.pid)
         try:
@@ -60,6 +63,7 @@ class Product:
                 readable = select.select([self._notify.fileno(), pidfd], [], [], left)[0]
                 if self._notify.fileno() in readable:
                     if b"READY=1" in self._notify.recv(4096).split(b"\n"):
+                        self._ready = True
                         return
                 elif pidfd in readable:
                     raise RuntimeError(f"{self.log.stem} ended with exit code {self._process.wait()}")

@@ -46,6 +46,11 @@ PRIVATE_NAMES = (
     "_local_max_streams_bidi",
     "_local_max_streams_uni",
     "_loss",
+    "_loss._cc",
+    "_loss._pacer",
+    "_loss._rtt_initialized",
+    "_loss._rtt_min",
+    "_loss._rtt_smoothed",
     "_network_paths",
     "_original_destination_connection_id",
     "_peer_cid",
@@ -55,7 +60,9 @@ PRIVATE_NAMES = (
     "_replenish_connection_ids",
     "_send_probe",
     "_spaces",
+    "tls._supported_groups",
 )
+"""On a QuicConnection, on its recovery (`_loss`) and on its TLS context (`tls`)."""
 
 ResetToken = Callable[[bytes], bytes]
 

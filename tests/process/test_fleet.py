@@ -20,6 +20,7 @@ from mpq_supervisor.fleet import LATE, TICK
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.schema import Watchdog
 from mpq_supervisor.secrets import Secrets
+from mpq_supervisor.zygote import Process
 from mpq_worker.contract import HEARTBEAT_INTERVAL
 from tests.process.conftest import BEAT, HUB, WATCHDOG, Rig
 
@@ -74,6 +75,24 @@ def test_memory_above_the_limit(
     async def body() -> None:
         async with Rig(msgspec.structs.replace(site_plan, supervisor=limit), tmp_path) as rig:
             await rig.until(lambda: any("MB" in w.life.reason for w in rig.fleet.workers.values()))
+
+    run(body())
+
+
+def test_a_starved_worker_gets_more_time_than_a_stopped_one(
+    run: Run, site_plan: HostPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A silent process that the kernel does not call stopped may only want for CPU; for ever it may not."""
+    monkeypatch.setattr(Process, "stopped", lambda self: False)
+
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            pids = await rig.pids()
+            os.kill(pids["br2"], signal.SIGSTOP)
+            await asyncio.sleep(2 * WATCHDOG.heartbeat_timeout)
+            assert await rig.pids() == pids
+            await rig.until(lambda: not psutil.pid_exists(pids["br2"]))
+            await rig.all_in("UP")
 
     run(body())
 

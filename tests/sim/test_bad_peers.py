@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from mpq_supervisor import pki
-from mpq_worker.contract import Notice, PeerSilent, Ready, SiteEntry
+from mpq_worker.contract import Notice, PeerBack, PeerSilent, Ready, SiteEntry
 from mpq_worker.errors import DropReason, Refusal
 from mpq_worker.hub import HELLO_TIME, MAX_UNPROVEN, HubTunnel
 from mpq_worker.tunnel import SiteTunnel
@@ -148,7 +148,7 @@ def test_hello_without_certificate(world: World, hub: Node, good: Node, monkeypa
 
 def test_no_hello_at_all(world: World, hub: Node, good: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SiteTunnel, "_on_connected", lambda *args: None)
-    monkeypatch.setattr("mpq_worker.tunnel.ATTEMPT_TIME", 3600.0)
+    monkeypatch.setattr("mpq_worker.tunnel.ATTEMPT_TIME", (3600.0, 3600.0))
     world.add_site("ship1")
     attack(world, hub, good, HELLO_TIME + 0.5)
     expect(world, hub, Refusal.TIMEOUT)
@@ -230,6 +230,7 @@ def test_revoked_by_reload(world: World, hub: Node, good: Node) -> None:
     assert hub.core.report(world.net.now).drops == {DropReason.NO_ROUTE: 1}
     world.net.run(2.0)
     assert hub.core.report(world.net.now).refusals[Refusal.IDENTITY] >= 1
+    assert PeerBack() not in site.messages  # it was never back, however often it tried
 
 
 def test_unchanged_sites_survive_a_reload(world: World, hub: Node, good: Node) -> None:

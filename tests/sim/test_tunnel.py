@@ -276,6 +276,10 @@ def test_a_steady_flow_does_not_notice_the_renewal_of_the_minimum_rtt(world: Wor
     """15 Mbit/s on a path with room: nothing waits and nothing is lost when the ten seconds are over."""
     hub, site = world.add_hub(), world.add_site()
     world.net.run(0.2)
+    for number in range(60):  # once the window was full; that is no reason ten seconds later
+        world.net.send_packet(site, packet(SITE_INNER, HUB_INNER, number, 1250))
+    world.net.run(0.5)
+    hub.delivered.clear()
     start = world.net.now
     total = stream(world, site, SITE_INNER, HUB_INNER, 1500, 12.0, 1250)
     world.net.run(12.5)

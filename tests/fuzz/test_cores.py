@@ -1,0 +1,140 @@
+"""Bytes from strangers into both cores: nothing is raised, nothing grows, every drop is counted.
+
+Hypothesis without a database and with a fixed seed, so that a run repeats; the inputs that once hurt are in `EXAMPLES`.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from mpq_worker.contract import Ready
+from mpq_worker.hub import MAX_UNPROVEN, HubTunnel
+from mpq_worker.peer import Peer
+from mpq_worker.tunnel import SiteTunnel
+from tests.sim.conftest import HUB_INNER, World
+from tests.sim.network import Node
+from tests.sim.packets import packet
+
+STRANGER = ("192.0.2.99", 999)
+RUNS = settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def connected() -> tuple[World, Node, Node]:
+    world = World()
+    world.entry("ship1", "10.200.11.5")
+    hub, site = world.add_hub(), world.add_site()
+    site.capture = hub.capture = True
+    world.net.run(0.3)
+    assert Ready() in site.messages
+    return world, hub, site
+
+
+WORLD, HUB, SITE = connected()
+SEEN = HUB.captured + SITE.captured
+
+
+def peer_of(node: Node) -> Peer:
+    (peer,) = node.core._peers
+    return peer
+
+
+def drops(node: Node) -> int:
+    return sum(node.core.report(WORLD.net.now).drops.values())
+
+
+def still_works() -> None:
+    """The pair still carries a packet each way."""
+    HUB.delivered.clear()
+    SITE.delivered.clear()
+    WORLD.net.send_packet(SITE, packet("10.200.11.5", HUB_INNER, 1))
+    WORLD.net.send_packet(HUB, packet(HUB_INNER, "10.200.11.5", 2))
+    WORLD.net.run(0.1)
+    assert (len(HUB.delivered), len(SITE.delivered)) == (1, 1)
+
+
+@RUNS
+@given(data=st.binary(max_size=1600))
+@example(data=b"")
+@example(data=b"\xc0\x00\x00\x00\x01\xff")
+@example(data=b"\x40" + bytes(8))
+def test_datagrams_of_strangers(data: bytes) -> None:
+    before = drops(HUB)
+    for node in (HUB, SITE):
+        node.core.handle_udp(data, STRANGER, WORLD.net.now)
+        WORLD.net.flush(node)
+    assert drops(HUB) == before + 1
+    assert len(HUB.core._peers) == 1
+
+
+@RUNS
+@given(which=st.integers(0, len(SEEN) - 1), where=st.integers(0, 1499), mask=st.integers(1, 255), cut=st.integers(0, 1499))
+def test_datagrams_that_were_tampered_with(which: int, where: int, mask: int, cut: int) -> None:
+    data = bytearray(SEEN[which])
+    data[where % len(data)] ^= mask
+    for node in (HUB, SITE):
+        for mangled in (bytes(data), bytes(data[: cut % len(data)])):
+            node.core.handle_udp(mangled, STRANGER, WORLD.net.now)
+            WORLD.net.flush(node)
+    assert len(HUB.core._peers) <= 1 + MAX_UNPROVEN
+
+
+@RUNS
+@given(data=st.binary(max_size=1600))
+@example(data=b"\x45" + bytes(19))
+@example(data=b"\x60" + bytes(39))
+def test_packets_from_the_tun(data: bytes) -> None:
+    for node in (HUB, SITE):
+        node.core.handle_packet(data, WORLD.net.now)
+        WORLD.net.flush(node)
+
+
+@RUNS
+@given(payload=st.binary(max_size=1400))
+@example(payload=b"")
+@example(payload=b"\x01")
+@example(payload=b"\x02" + bytes(16))
+def test_datagram_frames_of_a_site_gone_bad(payload: bytes) -> None:
+    """Whatever an admitted site puts into a frame, only its own packets reach the hub's TUN."""
+    world, hub, site = WORLD, HUB, SITE
+    hub.delivered.clear()
+    frame = payload[:1] + b"\x45" + payload[1:]
+    for body in (payload, frame):
+        if site.core._peers and body[:1] not in (b"\x01", b"\x02"):
+            peer_of(site).session.send_datagram(body)
+            site.core._dirty[peer_of(site)] = None
+    world.net.flush(site)
+    world.net.run(0.05)
+    assert all(data[12:16] == ip_address("10.200.11.5").packed for _, data in hub.delivered)
+
+
+def test_both_ends_survived() -> None:
+    """Runs last: the pair that took all of the above is still the same pair."""
+    WORLD.net.run(6.0)  # handshakes that came to nothing are forgotten
+    assert isinstance(HUB.core, HubTunnel)
+    assert isinstance(SITE.core, SiteTunnel)
+    assert len(HUB.core._peers) == 1
+    still_works()
+
+
+@settings(RUNS, max_examples=60)
+@given(data=st.binary(max_size=9000))
+@example(data=b"\xff\xff")
+@example(data=b"\x00\x00")
+def test_control_stream_of_a_site_gone_bad(data: bytes) -> None:
+    """After a good handshake, anything on the control stream but one Hello ends that connection, and only that."""
+    world, hub, site = connected()
+    peer_of(site).session.send_control(data)
+    site.core._dirty[peer_of(site)] = None
+    world.net.flush(site)
+    world.net.run(0.2)
+    refusals = hub.core.report(world.net.now).refusals
+    assert set(refusals) <= {"malformed"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from mpq_supervisor.weights import delegated
 from mpq_supervisor.zygote import Zygote
 from mpq_worker.contract import ExitCode
 from mpq_worker.errors import HostFault
+
+NICE = -10
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class _Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        _take_precedence()
         register = Register(self._directory)
         register.clear()
         pyprctl.set_child_subreaper(True)
@@ -123,3 +127,9 @@ class _Supervisor:
             log.error("reload: %s", line)
         log.error("reload: refused, going on as before")
         return ReloadFailed(lines)
+
+
+def _take_precedence() -> None:
+    """Supervisor and zygote need little CPU, but need it at once when a worker died; workers set their own nice."""
+    if pyprctl.Cap.SYS_NICE in pyprctl.CapState.get_current().effective:
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)

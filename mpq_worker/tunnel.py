@@ -125,6 +125,8 @@ class SiteTunnel(Endpoint):
             self._complain("the supervisor would not sign", now)
             return
         peer.session.send_control(encode_control(msgspec.structs.replace(hello, signature=signature)))
+        # In a packet of its own: DATAGRAM frames would stand before it, and be dropped as of somebody unknown.
+        self._datagrams += peer.session.poll_transmit(now)
         peer.send_probe(now)
         if self._active is None:
             self._activate(peer, now)

@@ -36,8 +36,11 @@ PRIVATE_NAMES = (
     "_close_at",
     "_close_event",
     "_close_pending",
+    "_crypto_streams",
     "_cryptos",
     "_datagrams_pending",
+    "_handle_crypto_frame",
+    "_handle_stream_frame",
     "_handshake_confirmed",
     "_host_cid_seq",
     "_host_cids",
@@ -60,6 +63,7 @@ PRIVATE_NAMES = (
     "_replenish_connection_ids",
     "_send_probe",
     "_spaces",
+    "_streams",
     "tls._supported_groups",
 )
 """On a QuicConnection, on its recovery (`_loss`) and on its TLS context (`tls`)."""

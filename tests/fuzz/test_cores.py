@@ -76,7 +76,12 @@ def test_datagrams_of_strangers(data: bytes) -> None:
 
 
 @RUNS
-@given(which=st.integers(0, len(SEEN) - 1), where=st.integers(0, 1499), mask=st.integers(1, 255), cut=st.integers(0, 1499))
+@given(
+    which=st.integers(0, len(SEEN) - 1),
+    where=st.integers(0, 1499),
+    mask=st.integers(1, 255),
+    cut=st.integers(0, 1499),
+)
 def test_datagrams_that_were_tampered_with(which: int, where: int, mask: int, cut: int) -> None:
     data = bytearray(SEEN[which])
     data[where % len(data)] ^= mask

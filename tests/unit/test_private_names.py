@@ -28,7 +28,9 @@ def test_the_installed_aioquic_has(stock: QuicConnection, name: str) -> None:
     try:
         attrgetter(name)(stock)
     except AttributeError:
-        pytest.fail(f"aioquic changed QuicConnection.{name}; mpq_worker/quic has to be looked at before the pin moves")
+        pytest.fail(
+            f"aioquic changed QuicConnection.{name}; mpq_worker/quic has to be looked at before the pin moves"
+        )
 
 
 def test_nothing_else_is_used(stock: QuicConnection) -> None:

@@ -1,6 +1,6 @@
 """Bytes from strangers into both cores: nothing is raised, nothing grows, every drop is counted.
 
-Hypothesis without a database and with a fixed seed, so that a run repeats; the inputs that once hurt are in `EXAMPLES`.
+Hypothesis without a database and derandomized, so that a run repeats; inputs worth keeping are `@example`s.
 """
 
 from __future__ import annotations

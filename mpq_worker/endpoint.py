@@ -18,15 +18,14 @@ from mpq_worker import inner
 from mpq_worker.contract import FromWorker, QueueLimits, Report, SignRequest, Timing, Transport
 from mpq_worker.errors import DropReason, PeerFault
 from mpq_worker.peer import Peer
+from mpq_worker.quic.header import Header, parse_header
 from mpq_worker.quic.session import (
     Address,
     Closed,
     Connected,
     ControlData,
     Datagram,
-    Header,
     SignNeeded,
-    parse_header,
 )
 from mpq_worker.wire import CONTEXT_IP, CONTEXT_PROBE, CONTEXT_PROBE_REPLY, decode_probe, encode_probe
 
@@ -52,6 +51,7 @@ class Endpoint:
         self._messages: deque[FromWorker] = deque()
         self._signing: dict[int, Peer] = {}
         self._sign_seq = count(1)
+        self._stopping = False
         self._drops: Counter[str] = Counter()
         self._gone_drops = [0, 0]
         self._in = self._out = self._bytes_in = self._bytes_out = 0
@@ -107,6 +107,18 @@ class Endpoint:
                 peer.session.handle_timer(now)
                 self._settle(peer, now)
         self._tick(now)
+
+    def handle_stop(self, now: float) -> None:
+        """Close all connections; what `poll_transmit` then returns tells the other ends."""
+        self._stopping = True
+        for peer in list(self._peers):
+            peer.session.close()
+            self._dirty[peer] = None
+
+    @property
+    def stopped(self) -> bool:
+        """True when nothing is left to be said."""
+        return self._stopping and not self._peers
 
     # ------------------------------------------------------------------ out
 

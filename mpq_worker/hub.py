@@ -24,7 +24,8 @@ from mpq_worker.contract import ConfigureHub, Notice, Ready, Report, SiteEntry, 
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import DropReason, PeerFault, Refusal
 from mpq_worker.peer import Peer
-from mpq_worker.quic.session import Address, Closed, Header, SessionFactory, stateless_reset
+from mpq_worker.quic.header import Header, stateless_reset
+from mpq_worker.quic.session import Address, Closed, SessionFactory
 from mpq_worker.routes import Prefix, RouteTable, covers, parse_prefixes
 from mpq_worker.trust import TrustAnchor, verify_hello
 from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control, one_line
@@ -81,7 +82,6 @@ class HubTunnel(Endpoint):
         self._refusals: Counter[str] = Counter()
         self._resets, self._resets_at = RESETS_PER_SECOND, now
         self._garbage_quiet_until = 0.0
-        self._stopping = False
         self._tell(Ready())
 
     # ------------------------------------------------------------------ in, beyond Endpoint's
@@ -92,17 +92,6 @@ class HubTunnel(Endpoint):
         for peer, guest in list(self._guests.items()):
             if guest.site is not None and self._sites.get(guest.site.identity) != guest.site:
                 self._refuse(peer, Refusal.REVOKED, f"{guest.site.name} is no longer in the hub's configuration")
-
-    def handle_stop(self, now: float) -> None:
-        """Close all connections; their sites come back when somebody listens again."""
-        self._stopping = True
-        for peer in list(self._peers):
-            peer.session.close()
-            self._dirty[peer] = None
-
-    @property
-    def stopped(self) -> bool:
-        return self._stopping and not self._peers
 
     def report(self, now: float) -> Report:
         status = [

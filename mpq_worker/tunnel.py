@@ -19,7 +19,8 @@ from mpq_worker.contract import ConfigureSite, Notice, PeerBack, PeerSilent, Rea
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import DropReason, PeerFault
 from mpq_worker.peer import Peer
-from mpq_worker.quic.session import Address, Closed, Header, client_session
+from mpq_worker.quic.header import Header
+from mpq_worker.quic.session import Address, Closed, client_session
 from mpq_worker.trust import leaf_certificate
 from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control, hello_transcript
 
@@ -59,7 +60,6 @@ class SiteTunnel(Endpoint):
         self._rebound: float | None = None  # when the socket was replaced, until something comes in by the new one
         self._said: str | None = None
         self._reconnects = 0
-        self._stopping = False
 
     # ------------------------------------------------------------------ in, beyond Endpoint's
 
@@ -74,17 +74,6 @@ class SiteTunnel(Endpoint):
             self._dirty[self._active] = None
         else:
             self._attempt_at = now
-
-    def handle_stop(self, now: float) -> None:
-        """Close; what `poll_transmit` then returns tells the hub."""
-        self._stopping, self._attempt_at = True, None
-        for peer in list(self._peers):
-            peer.session.close()
-            self._dirty[peer] = None
-
-    @property
-    def stopped(self) -> bool:
-        return self._stopping and not self._peers
 
     def want_packets(self, now: float) -> bool:
         if self._active is None:

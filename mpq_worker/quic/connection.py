@@ -7,7 +7,6 @@ test says which of them a new version of aioquic has changed.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 from collections.abc import Callable
 
@@ -20,10 +19,10 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
+from mpq_worker.quic.header import CID_LENGTH
 from mpq_worker.quic.keys import KeyRing
 from mpq_worker.quic.recovery import CongestionControl, Pacer
 
-CID_LENGTH = 8
 ACK_DELAY = 0.004
 """How long an acknowledgement may wait, well below the 25 ms we announce (RFC 9000 section 13.2.1)."""
 MAX_CONTROL_DATA = 65_536
@@ -69,11 +68,6 @@ PRIVATE_NAMES = (
 """On a QuicConnection, on its recovery (`_loss`) and on its TLS context (`tls`)."""
 
 ResetToken = Callable[[bytes], bytes]
-
-
-def stateless_reset_token(key: bytes, cid: bytes) -> bytes:
-    """The 16-byte token of a connection ID, from a key that outlives workers (RFC 9000 section 10.3.2)."""
-    return hmac.digest(key, cid, "sha256")[:16]
 
 
 class Connection(QuicConnection):

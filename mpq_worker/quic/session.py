@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import hmac
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from aioquic.buffer import Buffer, BufferReadError
 from aioquic.quic import events as quic
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
+from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import AlertDescription, CipherSuite, Epoch, load_pem_x509_certificates
 from greenlet import greenlet
 
 from mpq_worker.contract import Credentials, Timing, Transport
-from mpq_worker.quic.connection import CID_LENGTH, MAX_CONTROL_DATA, Connection, stateless_reset_token
+from mpq_worker.quic.connection import MAX_CONTROL_DATA, Connection
+from mpq_worker.quic.header import CID_LENGTH, stateless_reset_token
 from mpq_worker.quic.recovery import ALGORITHM
 from mpq_worker.quic.signer import RemoteKey, SignatureRefused
 from mpq_worker.wire import ALPN, CONTROL_STREAM, DATAGRAM_OVERHEAD, one_line
@@ -33,7 +32,6 @@ from mpq_worker.wire import ALPN, CONTROL_STREAM, DATAGRAM_OVERHEAD, one_line
 Address = Any
 """Opaque to the connection: whatever the driver's socket gives and takes."""
 
-MIN_INITIAL = 1200
 HELD_WHILE_SIGNING = 16
 SIGNING_TIMEOUT = 5.0
 APPLICATION_ERROR = 0x100
@@ -73,41 +71,6 @@ class Closed(NamedTuple):
 
 
 SessionEvent = Connected | Datagram | ControlData | SignNeeded | Closed
-
-
-class Header(NamedTuple):
-    """The invariant part of a packet's header (RFC 8999)."""
-
-    destination_cid: bytes
-    is_long: bool
-    is_initial: bool
-
-
-def parse_header(data: bytes) -> Header | None:
-    """None if `data` is no QUIC v1 packet with connection IDs of our length."""
-    if len(data) < 1 + CID_LENGTH:
-        return None
-    if not data[0] & 0x80:
-        return Header(data[1 : 1 + CID_LENGTH], False, False) if data[0] & 0x40 else None
-    try:
-        header = pull_quic_header(Buffer(data=data), host_cid_length=CID_LENGTH)
-    except (ValueError, BufferReadError):
-        return None
-    if header.version != QuicProtocolVersion.VERSION_1 or len(header.destination_cid) < CID_LENGTH:
-        return None
-    initial = header.packet_type == QuicPacketType.INITIAL and len(data) >= MIN_INITIAL
-    return Header(header.destination_cid, True, initial)
-
-
-def stateless_reset(key: bytes, cid: bytes, received: int) -> bytes | None:
-    """The answer to `received` bytes for a connection that is not there (RFC 9000 section 10.3), or None if that
-    packet is too short to be answered without the danger of a loop."""
-    size = min(received - 1, 42)
-    if size < 21:
-        return None
-    noise = bytearray(os.urandom(size - 16))
-    noise[0] = noise[0] & 0x3F | 0x40
-    return bytes(noise) + stateless_reset_token(key, cid)
 
 
 def _configuration(

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mpq_supervisor import pki
 from mpq_worker.contract import Credentials, Timing, Transport
+from mpq_worker.quic.header import parse_header
 from mpq_worker.quic.session import (
     Address,
     Session,
@@ -16,7 +17,6 @@ from mpq_worker.quic.session import (
     SessionFactory,
     SignNeeded,
     client_session,
-    parse_header,
 )
 
 HUB: Address = ("198.51.100.2", 45011)

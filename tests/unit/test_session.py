@@ -13,7 +13,8 @@ from aioquic.buffer import Buffer
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mpq_worker.contract import Transport
-from mpq_worker.quic.connection import Connection, stateless_reset_token
+from mpq_worker.quic.connection import Connection
+from mpq_worker.quic.header import parse_header, stateless_reset, stateless_reset_token
 from mpq_worker.quic.session import (
     SIGNING_TIMEOUT,
     Closed,
@@ -21,8 +22,6 @@ from mpq_worker.quic.session import (
     ControlData,
     Datagram,
     SignNeeded,
-    parse_header,
-    stateless_reset,
 )
 from mpq_worker.quic.signer import RemoteKey, SignatureRefused
 from mpq_worker.wire import MAX_REASON

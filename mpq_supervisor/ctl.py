@@ -25,7 +25,8 @@ def main(args: list[str]) -> int:
         return int(end.code or 0)
     verb: Verb = "status" if options.command == "show" else options.command
     wait = getattr(options, "wait", 0.0)
-    request = Request(verb, tuple(getattr(options, "names", ())), wait)
+    names = tuple(name.encode(errors="replace").decode() for name in getattr(options, "names", ()))
+    request = Request(verb, names, wait)
     try:
         response = ask(options.runtime_dir / SOCKET_NAME, request)
     except PermissionError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from ipaddress import IPv6Network
 from typing import TypeVar
 
 from mpq_supervisor.decode import Problem, join
@@ -36,7 +37,12 @@ def each(items: Sequence[_T], path: str) -> Iterator[tuple[str, _T]]:
     return ((f"{path}[{index}]", item) for index, item in enumerate(items) if item is not None)
 
 
-def check_size(path: str, network: Network, problems: Problems) -> bool:
+def check_inner(path: str, network: Network, problems: Problems) -> bool:
+    """Whether tunnels can have their addresses from this network; if not, the problem is added."""
+    mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None
+    if mapped or network.is_multicast or network.is_loopback or network.is_link_local or network.is_unspecified:
+        problems.add(path, f"{network} is multicast, loopback, link-local or mapped: no addresses for an interface")
+        return False
     if network.num_addresses >= 256:
         return True
     problems.add(path, f"{network} is too small: a /24 (IPv6: /120) or larger has room for the hub's 254")

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import join, nearest
-from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_interface_length, check_size, each
+from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each
 from mpq_supervisor.schema import HubConfig, Listener, Network, Site
 
 _ANYWHERE = {IPv4Address(0), IPv6Address(0)}
@@ -61,7 +61,7 @@ def _check_subnets(listeners: list[tuple[str, Listener]], problems: Problems) ->
             if network is None:
                 continue
             here = f"{path}.{key}"
-            check_size(here, network, problems)
+            check_inner(here, network, problems)
             for address in entry.address:
                 if address in network:
                     problems.add(here, f"{network} contains the listener's own address {address}")

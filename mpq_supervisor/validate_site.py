@@ -6,7 +6,7 @@ import re
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import join, nearest
-from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_interface_length, check_size, each
+from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each
 from mpq_supervisor.schema import Inner, SiteConfig
 from mpq_worker.contract import TrafficClass
 
@@ -67,7 +67,7 @@ def _check_inner(config: SiteConfig, inner: Inner, problems: Problems) -> None:
         problems.add("inner", "needs ipv4, ipv6 or both")
     hub_addresses = config.hub.address if config.hub is not None else ()
     for key, network in (("ipv4", inner.ipv4), ("ipv6", inner.ipv6)):
-        if network is None or not check_size(f"inner.{key}", network, problems):
+        if network is None or not check_inner(f"inner.{key}", network, problems):
             continue
         room = arithmetic.site_numbers(network)
         if inner.number >= room:

@@ -139,8 +139,6 @@ class HubTunnel(Endpoint):
         self._guests[peer] = _Guest(addr, ControlReader())
         self._unproven[peer] = now + HELLO_TIME
         self._add(peer)
-        peer.cids.append(header.destination_cid)
-        self._by_cid[header.destination_cid] = peer
         self._settle(peer, now)
         return None
 
@@ -184,7 +182,7 @@ class HubTunnel(Endpoint):
             wanted = ", ".join(sorted(foreign)) or "no address"
             raise PeerFault(Refusal.ADDRESS, f"{identity} asks for {wanted}, which is not its own")
         guest.site, guest.inner, guest.admitted_at = site, hello.inner, now
-        guest.allowed = parse_prefixes((*hello.inner, *site.prefixes))
+        guest.allowed = parse_prefixes({*hello.inner, *site.prefixes})
         self._routes.set(guest.allowed, peer)
         before = {self._current.pop(address) for address in hello.inner if address in self._current}
         self._current.update(dict.fromkeys(hello.inner, peer))

@@ -23,8 +23,9 @@ from mpq_worker.quic.header import CID_LENGTH
 from mpq_worker.quic.keys import KeyRing
 from mpq_worker.quic.recovery import CongestionControl, Pacer
 
-ACK_DELAY = 0.004
-"""How long an acknowledgement may wait, well below the 25 ms we announce (RFC 9000 section 13.2.1)."""
+ACK_DELAY = (0.001, 0.004)
+"""How long an acknowledgement may wait: a quarter of the smallest RTT within these bounds, well below the 25 ms that
+we announce (RFC 9000 section 13.2.1)."""
 MAX_CONTROL_DATA = 65_536
 """Bytes that the peer may ever send on the control stream, which carries one message; never renewed."""
 MAX_GAPS = 16
@@ -63,9 +64,14 @@ PRIVATE_NAMES = (
     "_send_probe",
     "_spaces",
     "_streams",
+    "_write_connection_limits",
+    "_write_stream_limits",
+    "receiver._buffer",
+    "receiver._ranges",
     "tls._supported_groups",
 )
-"""On a QuicConnection, on its recovery (`_loss`) and on its TLS context (`tls`)."""
+"""On a QuicConnection, on its recovery (`_loss`), on its TLS context (`tls`) and on the receiving part of a stream
+(`receiver`); used, or overridden."""
 
 ResetToken = Callable[[bytes], bytes]
 
@@ -97,7 +103,7 @@ class Connection(QuicConnection):
         # The peer has one use for streams: the control stream, which the client opens.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = 0 if self._is_client else 1
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
-        self._ack_delay = ACK_DELAY
+        self._ack_delay = ACK_DELAY[1]
         if self._is_client:
             self._peer_cid.cid = bytes((slot,)) + self._peer_cid.cid[1:]
             self._original_destination_connection_id = self._peer_cid.cid
@@ -148,9 +154,16 @@ class Connection(QuicConnection):
     def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
         """As above."""
 
+    def adapt_ack_delay(self) -> None:
+        """On a short path a sender must not spend most of a round trip waiting for our acknowledgement."""
+        if self._loss._rtt_initialized:
+            self._ack_delay = min(max(self._loss._rtt_min / 4, ACK_DELAY[0]), ACK_DELAY[1])
+
     def host_cid_list(self) -> list[bytes]:
-        """The connection IDs under which packets for this connection may arrive."""
-        return [cid.cid for cid in self._host_cids]
+        """The connection IDs under which packets for this connection may arrive: on a hub also the one that the
+        site chose, lest a first packet that comes again, late, begin another connection."""
+        chosen = () if self._is_client else (self._original_destination_connection_id,)
+        return [*(cid.cid for cid in self._host_cids), *chosen]
 
     def peer_token(self) -> bytes:
         """The stateless reset token by which the peer may end this connection: that of the connection ID in use

@@ -245,6 +245,7 @@ class Session:
         if due and ring.may_update(loss.spaces[-1].largest_acked_packet):
             ring.update_key()
         datagrams: list[tuple[bytes, Address]] = []
+        self._connection.adapt_ack_delay()
         self._guarded(lambda: datagrams.extend(self._connection.datagrams_to_send(now)))
         if self._pending_bytes:
             self._pending_bytes = sum(

@@ -114,6 +114,8 @@ SITE_MISTAKES = [
     (('name = "hub.example.net" ', 'name = "hub example" '), "hub.name", "neither a host name"),
     (('"10.200.10.0/24"', '"10.200.10.1/24"'), "inner.ipv4", "has host bits set"),
     (('"10.200.10.0/24"', '"10.200.10.0/25"'), "inner.ipv4", "too small"),
+    (('"10.200.10.0/24"', '"127.0.0.0/24"'), "inner.ipv4", "loopback"),
+    (('"10.200.10.0/24"', '"224.0.0.0/24"'), "inner.ipv4", "multicast"),
     (('"10.200.10.0/24"', '"255.255.255.0/24"'), "inner.ipv4", "no subnet for wan[1]"),
     (('"fd6d:7071::/64"', '"10.0.0.0/8"'), "inner.ipv6", "not an IPv6 prefix"),
     (("number = 0 ", "number = 21 "), "inner.number", "0 to 20 do"),

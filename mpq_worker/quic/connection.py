@@ -57,7 +57,6 @@ PRIVATE_NAMES = (
     "_network_paths",
     "_original_destination_connection_id",
     "_peer_cid",
-    "_peer_cid_available",
     "_remote_active_connection_id_limit",
     "_remote_initial_source_connection_id",
     "_replenish_connection_ids",

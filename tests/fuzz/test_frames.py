@@ -5,6 +5,8 @@ the handshake. What opens in a packet comes from `forge`, so that an input means
 from __future__ import annotations
 
 from aioquic.buffer import Buffer
+from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.packet import QuicProtocolVersion
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +71,17 @@ FRAMES = st.one_of(
     st.binary(min_size=1, max_size=60),
 )
 PACKETS = st.lists(st.lists(FRAMES, min_size=1, max_size=8).map(b"".join), min_size=1, max_size=6)
+
+
+def initial(payload: bytes, number: int) -> bytes:
+    """A client's Initial with any frames in it, which needs no secret (RFC 9001 section 5.2)."""
+    cid = b"\x05stranger"[:8]
+    keys = CryptoPair()
+    keys.setup_initial(cid, is_client=True, version=QuicProtocolVersion.VERSION_1)
+    payload = payload.ljust(1200 - 46, b"\x00")
+    length = (len(payload) + 2 + 16 | 0x4000).to_bytes(2, "big")
+    header = b"\xc1\x00\x00\x00\x01\x08" + cid + b"\x08" + cid + b"\x00" + length + number.to_bytes(2, "big")
+    return keys.encrypt_packet(header, payload, number)
 
 
 def build() -> tuple[World, Node, Node, Node]:
@@ -139,6 +152,24 @@ def test_frames_of_a_hub_gone_bad(payloads: list[bytes]) -> None:
     world.net.run(0.5)
     assert len(site.core._peers) <= 2
     assert set(site.core._by_cid.values()) <= site.core._peers
+    check(world, hub, good)
+
+
+@RUNS
+@given(payloads=PACKETS)
+@example(payloads=[b"\x06\x00\x04\x01\x00\x00\x00"])  # a ClientHello without content
+@example(payloads=[b"\x06\x7f\xff\x01x" * 50])  # far beyond what is held of a handshake
+def test_first_packets_of_strangers(payloads: list[bytes]) -> None:
+    world, hub, _, good = build()
+    world.net.run(0.2)
+    stranger = ("192.0.2.66", 6666)
+    for number, payload in enumerate(payloads):
+        hub.core.handle_udp(initial(payload, number), stranger, world.net.now)
+        world.net.flush(hub)
+        world.net.run(0.01)
+    world.net.run(6.0)  # HELLO_TIME is over
+    assert len(hub.core._peers) == 2
+    assert set(hub.core.report(world.net.now).refusals) <= {"timeout"}
     check(world, hub, good)
 
 

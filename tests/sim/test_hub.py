@@ -112,6 +112,7 @@ def test_nothing_is_admitted_after_a_refusal(world: World, monkeypatch: pytest.M
     site = world.add_site()
     world.net.run(0.3)
     assert good
+    assert not [m for m in hub.messages if isinstance(m, Notice) and m.kind == "site"]
     assert hub.core.report(world.net.now).refusals == {Refusal.VERSION: 1}
     assert Ready() not in site.messages
     assert not core(hub)._current

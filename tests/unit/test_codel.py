@@ -79,20 +79,23 @@ def queue(max_bytes: int = 10_000_000) -> CodelQueue:
 def test_every_decision_is_the_rfcs(seed: int) -> None:
     noise = random.Random(seed)
     ours, reference = queue(), Reference()
-    now, number = 50.0, 0
-    for _ in range(4000):
+    now, number, reentered = 50.0, 0, 0
+    for step in range(6000):
         now += noise.expovariate(1000)
-        burst = noise.choice((0, 0, 1, 1, 2, 3)) if noise.random() < 0.97 else 40
+        overload = step % 900 < 600  # long enough to drop several; then a pause, so that dropping stops and resumes
+        burst = noise.choice((0, 1, 1, 1, 2, 2)) if overload else noise.random() < 0.1
         for _ in range(burst):
             packet = number.to_bytes(4, "big") + bytes(noise.randrange(40, 1400))
             number += 1
             ours.push(packet, now)
             reference.enqueue(packet, now)
-        if noise.random() < 0.9:
+        if noise.random() < 0.9 or not overload:
+            reentered += not reference.dropping_ and reference.count_ > reference.lastcount_ + 1
             assert ours.pop(now) == reference.dequeue(now)
         assert ours.bytes == reference.bytes_
         assert len(ours) == len(reference.queue)
-    assert ours.codel_drops == reference.drops > 50
+    assert ours.codel_drops == reference.drops > 20
+    assert reentered
 
 
 def test_a_standing_queue_is_dropped_ever_faster() -> None:
@@ -117,6 +120,17 @@ def test_a_burst_shorter_than_an_interval_is_let_through() -> None:
         q.push(bytes(1000), 10.0)
     assert all(q.pop(10.0 + n / 1000) for n in range(99))
     assert q.codel_drops == 0
+
+
+def test_as_much_as_one_packet_may_stay_in_the_queue() -> None:
+    """However long it waits there: to drop it would leave the link idle."""
+    q = queue()
+    q.push(bytes(700), 0.0)
+    q.push(bytes(700), 0.0)
+    for step in range(200):
+        q.push(bytes(700), step / 10 - 5.0)
+        assert q.pop(step / 10) is not None
+    assert (q.bytes, q.codel_drops) == (1400, 0)
 
 
 def test_the_last_packet_is_never_dropped() -> None:

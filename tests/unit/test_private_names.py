@@ -60,7 +60,7 @@ def test_the_installed_aioquic_has(stock: SimpleNamespace, live: list[SimpleName
 
 
 def test_nothing_else_is_used(stock: SimpleNamespace) -> None:
-    """Every private name in the package, of an attribute or a method, that aioquic's objects have stands in the list."""
+    """Every private name in the package, of attribute or method, that aioquic's objects have stands in the list."""
     used = set()
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text())):

@@ -100,7 +100,9 @@ def test_no_signature_at_all_ends_the_handshake() -> None:
     assert not pair.site.connected
 
 
-def test_a_refused_signature_ends_the_handshake_and_held_packets_start_no_other() -> None:
+def test_a_refused_signature_ends_the_handshake_and_held_packets_start_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pair = Pair()
     pair.signs = False
     pair.exchange()
@@ -111,6 +113,9 @@ def test_a_refused_signature_ends_the_handshake_and_held_packets_start_no_other(
     assert [type(event) for event in pair.events[pair.hub]] == [SignNeeded, Closed]
     assert pair.hub.poll_timeout() is None
     assert pair.hub.poll_transmit(pair.now) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.hub._connection, "receive_datagram", lambda *args: pytest.fail("it is over"))
+        pair.hub.handle_datagram(pair.first_flight[0][0], SITE, pair.now)
 
 
 @pytest.mark.parametrize("delay", [0.5, 2.0])

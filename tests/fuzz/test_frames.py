@@ -78,10 +78,12 @@ def initial(payload: bytes, number: int) -> bytes:
     cid = b"\x05stranger"[:8]
     keys = CryptoPair()
     keys.setup_initial(cid, is_client=True, version=QuicProtocolVersion.VERSION_1)
-    payload = payload.ljust(1200 - 46, b"\x00")
+    payload = payload.ljust(1200 - 44, b"\x00")
     length = (len(payload) + 2 + 16 | 0x4000).to_bytes(2, "big")
     header = b"\xc1\x00\x00\x00\x01\x08" + cid + b"\x08" + cid + b"\x00" + length + number.to_bytes(2, "big")
-    return keys.encrypt_packet(header, payload, number)
+    packet = keys.encrypt_packet(header, payload, number)
+    assert len(packet) >= 1200, "a shorter one is not looked at"
+    return packet
 
 
 def build() -> tuple[World, Node, Node, Node]:

@@ -46,10 +46,8 @@ lint: venv
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo
 
-# Exact loss under kills wants CPU at the right moment, which a shared machine may not have: what failed is run once more,
-# in full view. A test that fails twice fails.
 test: lint build/relay ## lint, types, imports, and every test
-	@$(PY) -m pytest || { echo "--- once more, what failed:"; $(PY) -m pytest --last-failed --last-failed-no-failures none; }
+	@$(PY) -m pytest
 
 bench: venv build/relay ## throughput, latency, memory beside bare veth; writes build/bench.json
 	@$(PY) -m tools.bench

@@ -1,6 +1,6 @@
 """The lab: a site, a hub, the Internet between them, a LAN host and a server, in network namespaces of one machine.
 
-The picture is in `topology.py`. A `Lab` is a context manager that leaves nothing behind, whatever happens inside:
+The picture is in `topology.py`, what a stage does in `stage.py`:
 
     with Lab() as lab:
         for wan in WANS:
@@ -16,24 +16,13 @@ Everything that can be set on the way (loss, rate, delay, reordering, carrier, a
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import msgspec
 
-from mpq_supervisor.control import Code, Response, Verb
 from tools import namespaces, topology
-from tools.capture import Capture
-from tools.product import Product, Side
 from tools.relay import LineStats, Relay
+from tools.stage import Stage
 from tools.topology import WANS, Direction, Flow, Loss, Role
-
-_LOG_TAIL = 2000
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -50,104 +39,23 @@ class Leaks(msgspec.Struct, frozen=True):
     hub: int
 
 
-class Lab:
-    """A lab named `{prefix}-…`; without a relay WANs are plain veth, for figures of throughput only.
-
-    The default prefix carries the maker's pid, by which a later lab knows what a killed maker left and clears it
-    away; another prefix is for a lab that shall stay. `seed` makes the relay's reordering repeatable.
-    """
+class Lab(Stage):
+    """A stage with the Internet in it; without a relay WANs are plain veth. `seed` makes reordering repeatable."""
 
     def __init__(self, prefix: str | None = None, *, relay: bool = True, seed: int = 1) -> None:
-        self.prefix = prefix or f"mpq{os.getpid()}"
-        self.directory = namespaces.directory_of(self.prefix)
+        super().__init__(prefix)
         self._with_relay = relay
         self._seed = seed
         self._relay: Relay | None = None
         self._losses: dict[Flow, Loss] = {}
-        self._started: list[subprocess.Popen[Any]] = []
-        self._products: dict[Side, Product] = {}
         self._addresses = {(k, v): a for k in WANS for v, a in ((4, f"100.64.{k}.2/24"), (6, f"2001:db8:{k}::2/64"))}
-
-    def __enter__(self) -> Self:
-        namespaces.remove_stale()
-        namespaces.remove(self.prefix)
-        try:
-            self._build()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        if error is not None:
-            for log in sorted(self.directory.glob("*.log")):
-                print(f"--- {log.name}\n{log.read_text(errors='replace')[-_LOG_TAIL:]}", file=sys.stderr)
-        self.close()
 
     def close(self) -> None:
         """End what runs in the lab and delete it. May be called again."""
-        for product in self._products.values():
-            product.stop()
-        namespaces.remove(self.prefix)  # kills what runs in them, the relay too
-        for process in self._started:
-            process.kill()  # does nothing to one that was waited for
-            process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe:
-                    pipe.close()
+        super().close()  # kills the relay too
         if self._relay:
             self._relay.close()
-        self._products.clear()
-        self._started.clear()
         self._relay = None
-
-    # ---- processes ----
-
-    def name(self, role: Role) -> str:
-        """Name of a namespace, as `ip netns` lists it."""
-        return f"{self.prefix}-{role}"
-
-    def exec(self, role: Role, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
-        """Start a command in a namespace; it ends with the lab at the latest. `popen` goes to `subprocess.Popen`."""
-        process = subprocess.Popen([*namespaces.enter(self.name(role)), *argv], **popen)
-        self._started.append(process)
-        return process
-
-    def run(self, role: Role, argv: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command in a namespace to its end and return its output. Raises `CalledProcessError` if `check`."""
-        command = [*namespaces.enter(self.name(role)), *argv]
-        return subprocess.run(command, capture_output=True, text=True, check=check)
-
-    def capture(self, role: Role, device: str, expression: str) -> Capture:
-        """Count the packets on an interface that match a pcap filter, from now until `stop`."""
-        return Capture(lambda argv, **popen: self.exec(role, argv, **popen), device, expression)
-
-    # ---- the product ----
-
-    def start(self, side: Side, config: Path) -> Product:
-        """Run `mpq-supervisor run` with this configuration at one end; its log is `directory/SIDE.log`."""
-        if side in self._products:
-            self._products[side].stop()
-        self._products[side] = Product(self.exec, side, config, self.directory)
-        return self._products[side]
-
-    def stop(self, side: Side) -> int:
-        """SIGTERM to the supervisor of one end; returns its exit code."""
-        return self._products.pop(side).stop()
-
-    def ctl(self, side: Side, verb: Verb, *names: str, wait: float = 0.0) -> Response:
-        """What `mpq-supervisor ctl --json` of one end prints. Raises OSError when no supervisor answers."""
-        return self._products[side].ctl(verb, *names, wait=wait)
-
-    def wait_up(self, seconds: float = 15.0) -> None:
-        """Return when every tunnel of the site is UP. Raises `RuntimeError` with what is not in time."""
-        for product in self._products.values():
-            product.wait_ready(seconds)
-        response = self.ctl("site", "start", "all", wait=seconds)
-        if response.code is not Code.OK:
-            raise RuntimeError("; ".join(response.lines))
 
     # ---- the Internet ----
 
@@ -227,7 +135,6 @@ class Lab:
     # ---- helpers ----
 
     def _build(self) -> None:
-        self.directory.mkdir(mode=0o711)
         roles = [role for role in topology.ROLES if role != "link" or self._with_relay]
         namespaces.batch(f"netns add {self.name(role)}" for role in roles)
         for role in roles:

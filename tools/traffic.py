@@ -1,7 +1,7 @@
-"""Traffic across a lab: echo streams, numbered UDP, TCP. Each starts at once and is asked for its result later.
+"""Traffic across a stage: echo streams, numbered UDP, TCP. Each starts at once and is asked for its result later.
 
-pings = start_pings(lab, "lan", [Stream(name="cr2", target=SERVER, via=Via(source="172.16.2.9", dscp=46))], 10)
-loads = start_load(lab, "lan", "server", [LoadFlow(name="br2", target=SERVER, port=7002, mbit=15)], 10)
+pings = start_pings(stage, "lan", [Stream(name="cr2", target=SERVER, via=Via(source="172.16.2.9", dscp=46))], 10)
+loads = start_load(stage, "lan", "server", [LoadFlow(name="br2", target=SERVER, port=7002, mbit=15)], 10)
 loads.result()["br2"].received_ratio, pings.result()["cr2"].window().lost
 """
 
@@ -15,9 +15,9 @@ from typing import IO, Any, cast
 import msgspec
 
 from tools import ping, udp_load
-from tools.lab import Lab
 from tools.ping_report import StreamReport
 from tools.sockets import Via
+from tools.stage import Stage
 from tools.topology import Role
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +26,9 @@ _ROOT = Path(__file__).resolve().parent.parent
 class _Run:
     """A tool of ours in a namespace; it ends early when its stdin is closed and then prints a report."""
 
-    def __init__(self, lab: Lab, role: Role, tool: str, *arguments: str) -> None:
+    def __init__(self, stage: Stage, role: Role, tool: str, *arguments: str) -> None:
         argv = [sys.executable, "-m", f"tools.{tool}", *arguments]
-        self.process = lab.exec(role, argv, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = stage.exec(role, argv, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.stdout = cast(IO[bytes], self.process.stdout)
 
     def wait_ready(self) -> None:
@@ -52,8 +52,8 @@ class _Run:
 class PingRun:
     """Echo streams on their way."""
 
-    def __init__(self, lab: Lab, role: Role, order: ping.Order) -> None:
-        self._run = _Run(lab, role, "ping", msgspec.json.encode(order).decode())
+    def __init__(self, stage: Stage, role: Role, order: ping.Order) -> None:
+        self._run = _Run(stage, role, "ping", msgspec.json.encode(order).decode())
 
     def stop(self) -> None:
         """Send no more."""
@@ -65,16 +65,18 @@ class PingRun:
         return {report.name: report for report in reports}
 
 
-def start_pings(lab: Lab, role: Role, streams: list[ping.Stream], seconds: float, *, linger: float = 1.0) -> PingRun:
+def start_pings(
+    stage: Stage, role: Role, streams: list[ping.Stream], seconds: float, *, linger: float = 1.0
+) -> PingRun:
     """Start echo streams in one namespace; `linger` is how long answers are waited for after the last probe."""
-    return PingRun(lab, role, ping.Order(streams=streams, seconds=seconds, linger=linger))
+    return PingRun(stage, role, ping.Order(streams=streams, seconds=seconds, linger=linger))
 
 
 class Echo:
-    """A UDP echo server, listening when the constructor returns; `stop` or the end of the lab ends it."""
+    """A UDP echo server, listening when the constructor returns; `stop` or the end of the stage ends it."""
 
-    def __init__(self, lab: Lab, role: Role, ports: list[int]) -> None:
-        self._run = _Run(lab, role, "udp_echo", *map(str, ports))
+    def __init__(self, stage: Stage, role: Role, ports: list[int]) -> None:
+        self._run = _Run(stage, role, "udp_echo", *map(str, ports))
         self._run.wait_ready()
 
     def stop(self) -> None:
@@ -104,11 +106,11 @@ class LoadResult(msgspec.Struct, frozen=True):
 class LoadRun:
     """UDP flows on their way."""
 
-    def __init__(self, lab: Lab, sender: Role, receiver: Role, order: udp_load.SendOrder) -> None:
+    def __init__(self, stage: Stage, sender: Role, receiver: Role, order: udp_load.SendOrder) -> None:
         self._flows = order.flows
-        self._far = _Run(lab, receiver, "udp_load", "receive", msgspec.json.encode(order.flows).decode())
+        self._far = _Run(stage, receiver, "udp_load", "receive", msgspec.json.encode(order.flows).decode())
         self._far.wait_ready()
-        self._near = _Run(lab, sender, "udp_load", "send", msgspec.json.encode(order).decode())
+        self._near = _Run(stage, sender, "udp_load", "send", msgspec.json.encode(order).decode())
 
     def stop(self) -> None:
         """Send no more."""
@@ -135,9 +137,9 @@ def _join(flow: udp_load.LoadFlow, sent: udp_load.Sent, received: udp_load.Recei
     )
 
 
-def start_load(lab: Lab, sender: Role, receiver: Role, flows: list[udp_load.LoadFlow], seconds: float) -> LoadRun:
+def start_load(stage: Stage, sender: Role, receiver: Role, flows: list[udp_load.LoadFlow], seconds: float) -> LoadRun:
     """Start UDP flows from one namespace to another, the receiver first."""
-    return LoadRun(lab, sender, receiver, udp_load.SendOrder(flows=flows, seconds=seconds))
+    return LoadRun(stage, sender, receiver, udp_load.SendOrder(flows=flows, seconds=seconds))
 
 
 class TcpFlow(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,9 +162,9 @@ class TcpResult(msgspec.Struct, frozen=True):
 class TcpRun:
     """A TCP stream on its way for whole seconds (iperf3 knows no others)."""
 
-    def __init__(self, lab: Lab, client: Role, server: Role, flow: TcpFlow, seconds: int) -> None:
+    def __init__(self, stage: Stage, client: Role, server: Role, flow: TcpFlow, seconds: int) -> None:
         listen = ["iperf3", "-s", "-1", "-p", str(flow.port), "--forceflush"]
-        self._server = lab.exec(server, listen, stdout=subprocess.PIPE, text=True)
+        self._server = stage.exec(server, listen, stdout=subprocess.PIPE, text=True)
         lines = cast(IO[str], self._server.stdout)
         while "listening" not in (line := lines.readline()):
             if not line:
@@ -182,7 +184,7 @@ class TcpRun:
         argv += ["-R"] * flow.reverse + ["--dscp", str(flow.via.dscp)]
         argv += ["-B", flow.via.source] if flow.via.source else []
         argv += ["--bind-dev", flow.via.device] if flow.via.device else []
-        self._client = lab.exec(client, argv, stdout=subprocess.PIPE)
+        self._client = stage.exec(client, argv, stdout=subprocess.PIPE)
 
     def result(self) -> TcpResult:
         """Its figures, when the time is over."""

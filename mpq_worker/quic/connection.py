@@ -22,6 +22,7 @@ from aioquic.quic.stream import QuicStream
 from mpq_worker.quic.header import CID_LENGTH
 from mpq_worker.quic.keys import KeyRing
 from mpq_worker.quic.recovery import CongestionControl, Pacer
+from mpq_worker.quic.verify import verify_certificate
 
 ACK_DELAY = (0.001, 0.004)
 """How long an acknowledgement may wait: a quarter of the smallest RTT within these bounds, well below the 25 ms that
@@ -30,6 +31,8 @@ MAX_CONTROL_DATA = 65_536
 """Bytes that the peer may ever send on the control stream, which carries one message; never renewed."""
 MAX_GAPS = 16
 """Gaps in what we hold of a stream: the library's work per frame grows with them, and its peer chooses them."""
+
+tls.verify_certificate = verify_certificate
 
 PRIVATE_NAMES = (
     "_ack_delay",

@@ -14,11 +14,13 @@ from mpq_supervisor import pki
 from mpq_supervisor.config import load
 from mpq_supervisor.plan import TunnelPlan, make_plan
 from mpq_worker.contract import TrafficClass
+from tools.probe import ProbeFlow
 from tools.sockets import Via
-from tools.topology import HUB, HUB6, LANS, WANS, Flow, lan_address
+from tools.topology import HUB, HUB6, LANS, SERVER, WANS, Flow, lan_address
 
 HUB_NAME = "hub.lab"
 SITE_NAME = "ship1"
+_PROBE_PORT = 7400
 DSCP = {TrafficClass.CRITICAL: 46, TrafficClass.DEFAULT: 18, TrafficClass.BULK: 0}
 
 _COMMON = """
@@ -99,6 +101,13 @@ class Deployment:
         assert plan.traffic_class is not None
         lan = LANS[WANS.index(int(plan.wan.removeprefix("wan")))]
         return Via(source=lan_address(lan), dscp=DSCP[plan.traffic_class])
+
+    def probes(self) -> list[ProbeFlow]:
+        """A flow of numbered probes through each tunnel, between the LAN host and the server."""
+        return [
+            ProbeFlow(name=name, target=SERVER, port=_PROBE_PORT + i, via=self.via(name))
+            for i, name in enumerate(self.tunnels)
+        ]
 
 
 def deploy(

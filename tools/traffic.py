@@ -14,8 +14,9 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from tools import ping, udp_load
+from tools import ping, probe, udp_load
 from tools.ping_report import StreamReport
+from tools.probe_report import ProbeStream, Record, join
 from tools.sockets import Via
 from tools.stage import Stage
 from tools.topology import Role
@@ -83,6 +84,29 @@ class Echo:
         """End it."""
         self._run.stop()
         self._run.process.wait()
+
+
+class ProbeRun:
+    """Numbered probes both ways between two namespaces, on their way until `result` is asked for."""
+
+    def __init__(self, stage: Stage, near: Role, far: Role, order: probe.ProbeOrder) -> None:
+        text = msgspec.json.encode(order).decode()
+        self._far = _Run(stage, far, "probe", "far", text)
+        self._far.wait_ready()
+        self._near = _Run(stage, near, "probe", "near", text)
+        self._near.wait_ready()
+
+    def result(self) -> list[ProbeStream]:
+        """Send no more; every flow in both directions, when what is under way has arrived."""
+        for run in (self._near, self._far):
+            run.stop()
+        near, far = (msgspec.msgpack.decode(run.read(), type=list[Record]) for run in (self._near, self._far))
+        return join(near, far)
+
+
+def start_probes(stage: Stage, near: Role, far: Role, flows: list[probe.ProbeFlow], rate: float = 200.0) -> ProbeRun:
+    """Start probes through tunnels: from `near` to each flow's target in `far`, and back."""
+    return ProbeRun(stage, near, far, probe.ProbeOrder(flows=flows, rate=rate))
 
 
 class LoadResult(msgspec.Struct, frozen=True):

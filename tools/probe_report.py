@@ -1,0 +1,147 @@
+"""What became of numbered probes: each one sent has arrived or is lost, and its time is known. Pure.
+
+Times are ns on the monotonic clock, which is one for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import msgspec
+
+from tools.results import percentile
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What one end of a flow saw. The bytes are arrays of native int64, by number or of numbers.
+
+    `sent` and `arrived` are times, 0 in `arrived` for what did not come; `reordered` and `duplicated` are numbers.
+    `refused` were not taken by the sender's kernel (and are lost), `strays` belonged to another flow or were no
+    probes, `overrun` is what the receiver itself was too slow to take.
+    """
+
+    name: str
+    sent: bytes
+    arrived: bytes
+    reordered: bytes
+    duplicated: bytes
+    refused: int
+    strays: int
+    overrun: int
+
+
+class Outage(msgspec.Struct, frozen=True):
+    """Consecutive probes that were lost: from the first's sending to that of the next one that arrived."""
+
+    begin_ns: int
+    end_ns: int
+    lost: int
+
+    @property
+    def ms(self) -> float:
+        """How long it lasted."""
+        return (self.end_ns - self.begin_ns) / 1e6
+
+
+class Delay(msgspec.Struct, frozen=True):
+    """One-way times in ms of the probes that arrived; nan of none."""
+
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class ProbeStream(msgspec.Struct, frozen=True, kw_only=True):
+    """One flow in one direction, probe by probe: sent at `sent[n]`, arrived at `arrived[n]` or never (0)."""
+
+    name: str
+    way: str  # "up": near to far
+    sent: Sequence[int]
+    arrived: Sequence[int]
+    reordered: Sequence[int]  # numbers that arrived after a higher one
+    duplicated: Sequence[int]  # numbers that arrived more than once
+    refused: int
+    strays: int
+    overrun: int
+
+    @property
+    def lost(self) -> int:
+        """Probes that never arrived."""
+        return sum(1 for at in self.arrived if not at)
+
+    def losses_ns(self, begin_ns: int = 0, end_ns: int = 1 << 62) -> list[int]:
+        """When each lost probe of a window had been sent."""
+        return [self.sent[i] for i in self._numbers(begin_ns, end_ns) if not self.arrived[i]]
+
+    def sent_in(self, begin_ns: int, end_ns: int) -> int:
+        """Probes sent at or after the one time and before the other."""
+        return len(self._numbers(begin_ns, end_ns))
+
+    def outages(self, begin_ns: int = 0, end_ns: int = 1 << 62) -> list[Outage]:
+        """Runs of lost probes that began in a window, in order."""
+        found: list[Outage] = []
+        numbers = self._numbers(begin_ns, end_ns)
+        number = numbers.start
+        while number < numbers.stop:
+            if self.arrived[number]:
+                number += 1
+                continue
+            first = number
+            while number < len(self.sent) and not self.arrived[number]:
+                number += 1
+            end = self.sent[number] if number < len(self.sent) else self.sent[-1]
+            found.append(Outage(self.sent[first], end, number - first))
+        return found
+
+    def reordered_ns(self) -> list[int]:
+        """When each probe that a later one overtook had been sent."""
+        return [self.sent[number] for number in self.reordered]
+
+    def duplicated_ns(self) -> list[int]:
+        """When each probe that arrived more than once had been sent."""
+        return [self.sent[number] for number in self.duplicated]
+
+    def delay(self, begin_ns: int = 0, end_ns: int = 1 << 62) -> Delay:
+        """One-way times of the probes sent in a window."""
+        numbers = self._numbers(begin_ns, end_ns)
+        times = sorted((self.arrived[i] - self.sent[i]) / 1e6 for i in numbers if self.arrived[i])
+        return Delay(percentile(times, 50), percentile(times, 99), percentile(times, 100))
+
+    def _numbers(self, begin_ns: int, end_ns: int) -> range:
+        return range(bisect_left(self.sent, begin_ns), bisect_left(self.sent, end_ns))
+
+
+def join(near: list[Record], far: list[Record]) -> list[ProbeStream]:
+    """Both directions of every flow. Raises `ValueError` where a number arrived that was never sent."""
+    streams = []
+    for here, there in zip(near, far, strict=True):
+        streams += [_stream("up", here, there), _stream("down", there, here)]
+    return streams
+
+
+def _stream(way: str, sender: Record, receiver: Record) -> ProbeStream:
+    sent, arrived = _array(sender.sent), _array(receiver.arrived)
+    if sender.name != receiver.name or len(arrived) > len(sent):
+        raise ValueError(
+            f"{sender.name} {way}: {len(sent)} probes sent, {receiver.name} got number {len(arrived) - 1}"
+        )
+    arrived.extend([0] * (len(sent) - len(arrived)))
+    return ProbeStream(
+        name=sender.name,
+        way=way,
+        sent=sent,
+        arrived=arrived,
+        reordered=_array(receiver.reordered),
+        duplicated=_array(receiver.duplicated),
+        refused=sender.refused,
+        strays=receiver.strays,
+        overrun=receiver.overrun,
+    )
+
+
+def _array(data: bytes) -> array[int]:
+    values = array("q")
+    values.frombytes(data)
+    return values

@@ -52,14 +52,17 @@ def configure_site(
     )
 
 
-def configure_hub(worker: HubWorkerPlan, plan: HostPlan, credentials: Credentials, reset_key: bytes) -> ConfigureHub:
-    """`reset_key` is the worker's own, see `secrets.reset_key`."""
+def configure_hub(
+    worker: HubWorkerPlan, plan: HostPlan, credentials: Credentials, reset_key: bytes, retry_key: bytes
+) -> ConfigureHub:
+    """`reset_key` is the worker's own, `retry_key` its port's, see `secrets`."""
     return ConfigureHub(
         name=worker.name,
         slot=worker.slot,
         inner=worker.inner,
         credentials=credentials,
         reset_key=reset_key,
+        retry_key=retry_key,
         sites=worker.sites,
         timing=plan.timing,
         transport=plan.transport(worker),

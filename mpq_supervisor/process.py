@@ -199,16 +199,16 @@ class Worker:
 
     def _send_configuration(self) -> None:
         around, entry = self._around, self.entry
-        credentials = around.secrets.credentials
         if isinstance(entry, HubWorkerPlan):
             fds = around.network.hub_fds(entry)
-            key = around.secrets.reset_key(entry)
-            self._configured = self._send(configure_hub(entry, around.plan, credentials, key), *fds)
+            secrets = around.secrets
+            keys = secrets.reset_key(entry), secrets.retry_key(entry)
+            self._configured = self._send(configure_hub(entry, around.plan, secrets.credentials, *keys), *fds)
         elif (pair_of_fds := around.network.tunnel_fds(entry)) is None:
             reason = obstacle(entry, around.network.links.get(entry.wan))
             self.feed(lifecycle.LinkDown(reason or f"{entry.wan}: {entry.interface} cannot be bound"))
         else:
-            message = configure_site(entry, around.plan, credentials, _peer(pair_of_fds[1]))
+            message = configure_site(entry, around.plan, around.secrets.credentials, _peer(pair_of_fds[1]))
             self._configured = self._send(message, *pair_of_fds)
 
     def _rebind(self) -> None:

@@ -35,8 +35,14 @@ class Secrets:
     def reset_key(self, worker: HubWorkerPlan) -> bytes:
         """The key of one worker's stateless reset tokens (RFC 9000 section 10.3.2): by HKDF from the hub's, so
         that it outlives worker and supervisor and tells nothing of its neighbours'."""
-        info = f"mpq/1 stateless reset {worker.port} {worker.slot}".encode()
-        return HKDF(SHA256(), _KEY_SIZE, salt=None, info=info).derive(self._reset_key)
+        return self._derive(f"mpq/1 stateless reset {worker.port} {worker.slot}")
+
+    def retry_key(self, worker: HubWorkerPlan) -> bytes:
+        """The key of a port's Retry tokens: every worker behind it takes what another one gave."""
+        return self._derive(f"mpq/1 retry {worker.port}")
+
+    def _derive(self, info: str) -> bytes:
+        return HKDF(SHA256(), _KEY_SIZE, salt=None, info=info.encode()).derive(self._reset_key)
 
 
 def _hub_key(directory: Path) -> bytes:

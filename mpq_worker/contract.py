@@ -22,6 +22,10 @@ MAX_MESSAGE = 131_072
 """Largest encoded message in bytes; senders split what grows (reports) and receivers refuse more."""
 MAX_FDS = 8
 
+MAX_RESET = 42
+"""Largest stateless reset in bytes: smaller than any probe, so that the hub's packet filter can tell whom the hub
+answers from whom it turns away."""
+
 HEARTBEAT_INTERVAL = 0.25
 REPORT_INTERVAL = 1.0
 
@@ -164,19 +168,30 @@ class SiteEntry(_Message, frozen=True):
     prefixes: tuple[str, ...] = ()
 
 
+class Limits(_Message, frozen=True):
+    """What strangers may take of a hub's worker. Connections in all; those that have not said Hello yet: in all, from
+    one address that is proven (an IPv6 /64), and how many before others are asked for that proof by a Retry."""
+
+    connections: int = 1024
+    handshakes: int = 256
+    per_source: int = 32
+    retry_from: int = 16
+
+
 class ConfigureHub(_Message, frozen=True):
-    """First message to a hub's worker. fds: [TUN, UDP socket of its slot]."""
+    """First message to a hub's worker. fds: [TUN, UDP socket of its slot]. `retry_key` is that of its port."""
 
     name: str
     slot: int
     inner: tuple[str, ...]
     credentials: Credentials
     reset_key: bytes
+    retry_key: bytes
     sites: tuple[SiteEntry, ...]
     queue: QueueLimits = QueueLimits()
     timing: Timing = Timing()
     transport: Transport = Transport()
-    max_connections: int = 1024
+    limits: Limits = Limits()
     orphan_exit: bool = False
 
 

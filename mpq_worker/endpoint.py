@@ -15,6 +15,7 @@ from collections import Counter, deque
 from itertools import count
 
 from mpq_worker import inner
+from mpq_worker.budget import Budget
 from mpq_worker.contract import FromWorker, QueueLimits, Report, SignRequest, Timing, Transport
 from mpq_worker.errors import DropReason, PeerFault
 from mpq_worker.peer import Peer
@@ -31,6 +32,8 @@ from mpq_worker.wire import CONTEXT_IP, CONTEXT_PROBE, CONTEXT_PROBE_REPLY, deco
 
 MAX_INBOX = 1024
 MAX_MESSAGES = 256
+ERRORS_PER_SECOND = 100
+"""ICMP errors to those who send packets that are too big (RFC 4443 section 2.4, RFC 1812 section 4.3.2.8)."""
 
 
 class Endpoint:
@@ -52,6 +55,7 @@ class Endpoint:
         self._signing: dict[int, Peer] = {}
         self._sign_seq = count(1)
         self._stopping = False
+        self._errors = Budget(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         self._drops: Counter[str] = Counter()
         self._gone_drops = [0, 0]
         self._in = self._out = self._bytes_in = self._bytes_out = 0
@@ -66,7 +70,9 @@ class Endpoint:
             return
         peer = self._by_cid.get(header.destination_cid) or self._on_unknown(header, data, addr, now)
         if peer is not None:
-            peer.session.handle_datagram(data, addr, now)
+            dropped = peer.session.handle_datagram(data, addr, now)
+            if dropped is not None:
+                self.drop(dropped)
             peer.note_inbound(now)
             self._drain_events(peer, now)
             if peer in self._peers:
@@ -83,7 +89,7 @@ class Endpoint:
             self.drop(DropReason.TOO_BIG)
             mtu = self._transport.inner_mtu
             error = inner.too_big(packet, where, mtu, self._own.get(len(where.source)))
-            if error is not None:
+            if error is not None and self._errors.take(now):
                 self._deliver(error)
         elif (peer := self._on_packet(where, now)) is not None:
             peer.queue.push(packet, now)
@@ -228,6 +234,7 @@ class Endpoint:
         self._gone_drops[0] += peer.queue.full_drops + len(peer.queue)
         self._gone_drops[1] += peer.queue.codel_drops
         self._forget_cids(peer)
+        peer.session.release()
         self._signing = {seq: waiting for seq, waiting in self._signing.items() if waiting is not peer}
 
     def _request_signature(self, peer: Peer, purpose: str, data: bytes) -> None:
@@ -238,6 +245,8 @@ class Endpoint:
     def _tell(self, message: FromWorker) -> None:
         if len(self._messages) < MAX_MESSAGES:
             self._messages.append(message)
+        else:
+            self.drop(DropReason.MESSAGE)
 
     def _settle(self, peer: Peer, now: float) -> None:
         """After anything that may have changed a connection."""

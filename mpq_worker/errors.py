@@ -28,7 +28,14 @@ class DropReason(StrEnum):
     SOURCE = "source"  # inner source address does not belong to the connection
     UNAUTHENTICATED = "unauthenticated"  # data before Hello was accepted
     TUN = "tun"  # the kernel refused to take the packet
+    UNOPENED = "unopened"  # of one of our connections, by its ID, but no key opens it
+    PATH = "path"  # from another address than the one that began this handshake
+    SIGNING = "signing"  # more than can wait for the supervisor's signature
+    RETRY = "retry"  # an Initial that was answered with a Retry
+    TOKEN = "token"  # an Initial whose token is forged, used, too old, or another's
     LIMIT = "limit"  # too many connections or handshakes
+    # to the supervisor
+    MESSAGE = "message"  # more messages than it takes
 
 
 class Refusal(StrEnum):
@@ -43,7 +50,6 @@ class Refusal(StrEnum):
     ADDRESS = "address"  # inner address of somebody else
     REVOKED = "revoked"  # was good until the configuration changed
     TIMEOUT = "timeout"  # no Hello in time
-    LIMIT = "limit"
 
 
 class MpqError(Exception):

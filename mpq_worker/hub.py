@@ -1,6 +1,6 @@
 """A hub worker's end: many sites behind one socket and one TUN, each held to its own addresses. Pure.
 
-    first Initial → accept (bounded) → handshake → Hello within `HELLO_TIME` → admit or refuse
+    first Initial → admission: a connection, a Retry, or nothing → handshake → Hello in time → admit or refuse
     admit: the addresses it asked for and the site's prefixes point to this connection; one before it that
            has no address left drains and is closed
 
@@ -20,25 +20,26 @@ from ipaddress import ip_address
 import msgspec
 
 from mpq_worker import inner
+from mpq_worker.admission import HELLO_TIME, Accept, Admission
+from mpq_worker.budget import Budget
 from mpq_worker.contract import ConfigureHub, Notice, Ready, Report, SiteEntry, SiteStatus
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import DropReason, PeerFault, Refusal
 from mpq_worker.peer import Peer
 from mpq_worker.quic.header import Header, stateless_reset
+from mpq_worker.quic.retry import RetryTokens
 from mpq_worker.quic.session import Address, Closed, SessionFactory
 from mpq_worker.routes import Prefix, RouteTable, covers, parse_prefixes
 from mpq_worker.trust import TrustAnchor, verify_hello
 from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control, one_line
 
-HELLO_TIME = 5.0
-"""From the first Initial to an accepted Hello, in seconds."""
 DRAIN_TIME = 1.0
 """How long a connection that a newer one of the same site replaced may still deliver."""
-MAX_UNPROVEN = 64
-"""Connections that have not said Hello yet."""
+MAX_OF_SITE = 8
+"""Connections of one site beyond those that its addresses point to; the oldest goes before its time."""
 RESETS_PER_SECOND = 200
-GARBAGE_PAUSE = 60.0
-"""Seconds between two lines about garbage; anybody can send it."""
+LINE_PAUSE = 60.0
+"""Seconds between two lines about garbage, and two about silent strangers: anybody can be the cause."""
 MAX_STATUS = 256
 """Sites named in one report, so that it stays below MAX_MESSAGE."""
 
@@ -77,11 +78,12 @@ class HubTunnel(Endpoint):
         self._guests: dict[Peer, _Guest] = {}
         self._routes: RouteTable[Peer] = RouteTable()
         self._current: dict[str, Peer] = {}  # by inner address
-        self._unproven: dict[Peer, float] = {}  # until when, in order of time
+        self._admission = Admission(RetryTokens(config.retry_key, config.slot), config.limits)
         self._draining: deque[tuple[float, Peer]] = deque()
         self._refusals: Counter[str] = Counter()
-        self._resets, self._resets_at = RESETS_PER_SECOND, now
-        self._garbage_quiet_until = 0.0
+        self._resets = Budget(RESETS_PER_SECOND, RESETS_PER_SECOND)
+        self._garbage_lines = Budget(1 / LINE_PAUSE, 1)
+        self._silence_lines = Budget(1 / LINE_PAUSE, 1)
         self._tell(Ready())
 
     # ------------------------------------------------------------------ in, beyond Endpoint's
@@ -91,7 +93,8 @@ class HubTunnel(Endpoint):
         self._sites = {site.identity: site for site in sites}
         for peer, guest in list(self._guests.items()):
             if guest.site is not None and self._sites.get(guest.site.identity) != guest.site:
-                self._refuse(peer, Refusal.REVOKED, f"{guest.site.name} is no longer in the hub's configuration")
+                text = f"{guest.site.name} is no longer in the hub's configuration"
+                self._refuse(peer, Refusal.REVOKED, text, now)
 
     def report(self, now: float) -> Report:
         status = [
@@ -113,8 +116,7 @@ class HubTunnel(Endpoint):
     # ------------------------------------------------------------------ Endpoint's hooks
 
     def _on_garbage(self, addr: Address, now: float) -> None:
-        if now >= self._garbage_quiet_until:
-            self._garbage_quiet_until = now + GARBAGE_PAUSE
+        if self._garbage_lines.take(now):
             self._tell(Notice("garbage", f"{_text(addr)}: sends what is no packet of ours; dropped", "warning"))
         super()._on_garbage(addr, now)
 
@@ -127,27 +129,30 @@ class HubTunnel(Endpoint):
         return None
 
     def _accept(self, header: Header, data: bytes, addr: Address, now: float) -> Peer | None:
-        """A new connection, kept only if the packet opens."""
-        if self._stopping or len(self._unproven) >= MAX_UNPROVEN or len(self._peers) >= self._config.max_connections:
-            self.drop(DropReason.LIMIT)
+        """A new connection, if it is admitted, kept only if the packet opens."""
+        verdict = DropReason.LIMIT if self._stopping else self._admission.judge(header, addr, len(self._peers), now)
+        if not isinstance(verdict, Accept):
+            self.drop(verdict if isinstance(verdict, DropReason) else DropReason.RETRY)
+            if isinstance(verdict, bytes):
+                self._datagrams.append((verdict, addr))
             return None
-        peer = Peer(self._factory.accept(header.destination_cid), self._queue, self._transport, now)
-        peer.session.handle_datagram(data, addr, now)
-        if not peer.session.started:
+        session = self._factory.accept(verdict.original_cid, verdict.retry_cid)
+        peer = Peer(session, self._queue, self._transport, now)
+        session.handle_datagram(data, addr, now)
+        if not session.started:
+            session.release()
             self._on_garbage(addr, now)
             return None
         self._guests[peer] = _Guest(addr, ControlReader())
-        self._unproven[peer] = now + HELLO_TIME
+        self._admission.begin(peer, verdict, now)
         self._add(peer)
         self._settle(peer, now)
         return None
 
     def _reset(self, cid: bytes, received: int, addr: Address, now: float) -> None:
         """Tell a peer at once that its connection is gone, within a budget (RFC 9000 section 10.3)."""
-        if now - self._resets_at >= 1.0:
-            self._resets, self._resets_at = RESETS_PER_SECOND, now
-        if self._resets > 0 and (answer := stateless_reset(self._config.reset_key, cid, received)):
-            self._resets -= 1
+        answer = stateless_reset(self._config.reset_key, cid, received)
+        if answer is not None and self._resets.take(now):
             self._datagrams.append((answer, addr))
 
     def _on_packet(self, where: inner.Addresses, now: float) -> Peer | None:
@@ -186,22 +191,31 @@ class HubTunnel(Endpoint):
         self._routes.set(guest.allowed, peer)
         before = {self._current.pop(address) for address in hello.inner if address in self._current}
         self._current.update(dict.fromkeys(hello.inner, peer))
-        del self._unproven[peer]
+        self._admission.end(peer)
         self._draining += [(now + DRAIN_TIME, old) for old in before if not self._is_current(old)]
+        self._hurry(site)
         peer.session.send_control(encode_control(Welcome(VERSION, self._config.inner)))
         self._tell(Notice("site", f"{site.name} connected from {_text(guest.addr)}"))
 
-    def _on_fault(self, peer: Peer, fault: PeerFault, now: float) -> None:
-        self._refuse(peer, fault.refusal, fault.text)
+    def _hurry(self, site: SiteEntry) -> None:
+        """A site that reconnects all the time has only so many connections draining."""
+        draining = [peer for _, peer in self._draining if peer in self._guests and self._guests[peer].site is site]
+        for peer in draining[:-MAX_OF_SITE]:
+            peer.session.close()
+            self._dirty[peer] = None
 
-    def _refuse(self, peer: Peer, refusal: Refusal, text: str) -> None:
+    def _on_fault(self, peer: Peer, fault: PeerFault, now: float) -> None:
+        self._refuse(peer, fault.refusal, fault.text, now)
+
+    def _refuse(self, peer: Peer, refusal: Refusal, text: str, now: float) -> None:
         """Count, say so once, close; the site is told why."""
         guest = self._guests[peer]
         if guest.refused:
             return
         guest.refused = True
         self._refusals[refusal] += 1
-        self._tell(Notice("refused", f"{_text(guest.addr)}: {refusal}: {one_line(text)}", "warning"))
+        if refusal is not Refusal.TIMEOUT or self._silence_lines.take(now):
+            self._tell(Notice("refused", f"{_text(guest.addr)}: {refusal}: {one_line(text)}", "warning"))
         self._withdraw(peer)
         peer.session.close(f"{refusal}: {text}")
         self._dirty[peer] = None
@@ -211,7 +225,7 @@ class HubTunnel(Endpoint):
         if guest.site is not None and self._is_current(peer):
             self._tell(Notice("site", f"{guest.site.name} gone: {event.reason}"))
         self._withdraw(peer)
-        self._unproven.pop(peer, None)
+        self._admission.end(peer)
         del self._guests[peer]
 
     def _withdraw(self, peer: Peer) -> None:
@@ -254,9 +268,9 @@ class HubTunnel(Endpoint):
     # ------------------------------------------------------------------ timers
 
     def _tick(self, now: float) -> None:
-        for peer in [peer for peer, until in self._unproven.items() if until <= now]:
-            del self._unproven[peer]
-            self._refuse(peer, Refusal.TIMEOUT, f"no Hello within {HELLO_TIME:.0f} s")
+        for peer in self._admission.overdue(now):
+            self._admission.end(peer)
+            self._refuse(peer, Refusal.TIMEOUT, f"no Hello within {HELLO_TIME:.0f} s", now)
             if not peer.session.connected:
                 self._remove(peer)
                 del self._guests[peer]
@@ -267,10 +281,8 @@ class HubTunnel(Endpoint):
                 self._dirty[peer] = None
 
     def _next_tick(self) -> float | None:
-        times = [self._draining[0][0]] if self._draining else []
-        if self._unproven:
-            times.append(next(iter(self._unproven.values())))
-        return min(times, default=None)
+        times = (self._draining[0][0] if self._draining else None, self._admission.deadline())
+        return min((time for time in times if time is not None), default=None)
 
 
 def _text(addr: Address) -> str:

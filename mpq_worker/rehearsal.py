@@ -52,6 +52,7 @@ def rehearse(wall_time: float) -> None:
             inner=("192.0.2.4",),
             credentials=Credentials(ca, hub_certificate),
             reset_key=bytes(32),
+            retry_key=bytes(32),
             sites=(SiteEntry("site", _IDENTITY, _INNER),),
         ),
         0.0,

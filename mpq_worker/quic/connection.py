@@ -59,10 +59,12 @@ PRIVATE_NAMES = (
     "_loss._rtt_smoothed",
     "_network_paths",
     "_original_destination_connection_id",
+    "_payload_received",
     "_peer_cid",
     "_remote_active_connection_id_limit",
     "_remote_initial_source_connection_id",
     "_replenish_connection_ids",
+    "_retry_source_connection_id",
     "_send_probe",
     "_spaces",
     "_streams",
@@ -90,10 +92,12 @@ class Connection(QuicConnection):
         max_window: int,
         reset_token: ResetToken | None = None,
         original_destination_connection_id: bytes | None = None,
+        retry_source_connection_id: bytes | None = None,
     ) -> None:
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original_destination_connection_id,
+            retry_source_connection_id=retry_source_connection_id,
         )
         self._slot = slot
         self._reset_token = reset_token
@@ -136,6 +140,31 @@ class Connection(QuicConnection):
         self.tls._supported_groups = [tls.Group.X25519, tls.Group.SECP256R1]
         self._cryptos[tls.Epoch.ONE_RTT] = self.ring
 
+    def is_elsewhere(self, addr: object) -> bool:
+        """Whether `addr` is not where this connection is now. A handshake does not move (RFC 9000 section 9)."""
+        return bool(self._network_paths) and self._network_paths[0].addr != addr
+
+    def release(self) -> None:
+        """The library's objects refer to each other in circles; without this a dead connection stays in memory
+        until the collector comes by, and a flood of them is faster."""
+        vars(self).clear()
+
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        """The library follows a client to a new address at once and then asks whether it is there. Here it goes on
+        with the old one until the new one has answered (RFC 9000 section 9.3): to the library, what comes from an
+        address that is not proven is a probing packet, which moves nothing but is challenged."""
+        is_ack_eliciting, is_probing = super()._payload_received(context, plain, crypto_frame_required)
+        path = context.network_path
+        if self._is_client or path.is_validated or path is self._network_paths[0]:
+            return is_ack_eliciting, is_probing
+        if path.validation_deadline is None or context.time >= path.validation_deadline:
+            path.local_challenge_sent = False  # it was lost, and the library sends one only
+            pause = self._loss.get_probe_timeout() * 2 ** len(path.local_challenges)
+            path.validation_deadline = context.time + pause
+        return is_ack_eliciting, True
+
     def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         super()._handle_crypto_frame(context, frame_type, buf)
         self._hold_to_bounds(self._crypto_streams[context.epoch], frame_type)
@@ -163,8 +192,10 @@ class Connection(QuicConnection):
 
     def host_cid_list(self) -> list[bytes]:
         """The connection IDs under which packets for this connection may arrive: on a hub also the one that the
-        site chose, lest a first packet that comes again, late, begin another connection."""
-        chosen = () if self._is_client else (self._original_destination_connection_id,)
+        site chose, or we in a Retry, lest a first packet that comes again, late, begin another connection."""
+        chosen = (
+            () if self._is_client else (self._retry_source_connection_id or self._original_destination_connection_id,)
+        )
         return [*(cid.cid for cid in self._host_cids), *chosen]
 
     def peer_token(self) -> bytes:

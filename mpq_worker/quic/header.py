@@ -9,16 +9,20 @@ from typing import NamedTuple
 from aioquic.buffer import Buffer, BufferReadError
 from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
 
+from mpq_worker.contract import MAX_RESET
+
 CID_LENGTH = 8
 MIN_INITIAL = 1200
 
 
 class Header(NamedTuple):
-    """The invariant part of a packet's header (RFC 8999)."""
+    """The invariant part of a packet's header (RFC 8999); of an Initial also its token (RFC 9000 section 17.2.2)."""
 
     destination_cid: bytes
     is_long: bool
     is_initial: bool
+    source_cid: bytes = b""
+    token: bytes = b""
 
 
 def parse_header(data: bytes) -> Header | None:
@@ -34,13 +38,13 @@ def parse_header(data: bytes) -> Header | None:
     if header.version != QuicProtocolVersion.VERSION_1 or len(header.destination_cid) < CID_LENGTH:
         return None
     initial = header.packet_type == QuicPacketType.INITIAL and len(data) >= MIN_INITIAL
-    return Header(header.destination_cid, True, initial)
+    return Header(header.destination_cid, True, initial, header.source_cid, header.token)
 
 
 def stateless_reset(key: bytes, cid: bytes, received: int) -> bytes | None:
     """The answer to `received` bytes for a connection that is not there (RFC 9000 section 10.3), or None if that
     packet is too short to be answered without the danger of a loop."""
-    size = min(received - 1, 42)
+    size = min(received - 1, MAX_RESET)
     if size < 21:
         return None
     noise = bytearray(os.urandom(size - 16))

@@ -23,6 +23,7 @@ from aioquic.tls import AlertDescription, CipherSuite, Epoch, load_pem_x509_cert
 from greenlet import greenlet
 
 from mpq_worker.contract import Credentials, Timing, Transport
+from mpq_worker.errors import DropReason
 from mpq_worker.quic.connection import MAX_CONTROL_DATA, Connection
 from mpq_worker.quic.header import CID_LENGTH, stateless_reset_token
 from mpq_worker.quic.recovery import ALGORITHM
@@ -125,14 +126,16 @@ class SessionFactory:
         self._configuration.certificate, self._configuration.certificate_chain = chain[0], chain[1:]
         self._configuration.private_key = RemoteKey()
 
-    def accept(self, original_destination_cid: bytes) -> Session:
-        """A connection for a peer whose first Initial went to `original_destination_cid`."""
+    def accept(self, original_destination_cid: bytes, retry_cid: bytes | None = None) -> Session:
+        """A connection for a peer whose first Initial went to `original_destination_cid`, and, if a Retry sent it
+        there, the next one to `retry_cid`."""
         connection = Connection(
             self._configuration,
             slot=self._slot,
             max_window=self._transport.max_window,
             reset_token=self._reset_token,
             original_destination_connection_id=original_destination_cid,
+            retry_source_connection_id=retry_cid,
         )
         return Session(connection, self._transport)
 
@@ -146,7 +149,7 @@ class Session:
         self._events: deque[SessionEvent] = deque()
         self._signing: greenlet | None = None
         self._signing_until = 0.0
-        self._held: deque[tuple[bytes, Address]] = deque(maxlen=HELD_WHILE_SIGNING)
+        self._held: deque[tuple[bytes, Address]] = deque()
         self._pending_bytes = 0
         self.connected = False
         self.closed = False
@@ -154,23 +157,32 @@ class Session:
 
     # ------------------------------------------------------------------ in
 
-    def handle_datagram(self, data: bytes, addr: Address, now: float) -> None:
-        """A UDP payload for this connection."""
+    def handle_datagram(self, data: bytes, addr: Address, now: float) -> DropReason | None:
+        """A UDP payload for this connection. Returns why it was dropped, if it was."""
         if self.closed:
-            return
+            return None
+        if not self.connected and self._connection.is_elsewhere(addr):
+            return DropReason.PATH
         if self._signing is not None:
+            if len(self._held) == HELD_WHILE_SIGNING:
+                return DropReason.SIGNING
             self._held.append((data, addr))
-            return
+            return None
+        dropped = None
         ring = self._connection.ring
         ring.now = now
         opened = ring.opened
         if self.connected:
             self._guarded(self._connection.receive_datagram, data, addr, now)
-            if ring.opened == opened and self._is_reset(data):
-                self._finish(Closed("the hub does not know this connection", False, False))
+            if ring.opened == opened and not self.closed:
+                if self._is_reset(data):
+                    self._finish(Closed("the hub does not know this connection", False, False))
+                else:
+                    dropped = DropReason.UNOPENED
         else:
             self._resume(greenlet(partial(self._guarded, self._connection.receive_datagram)), now, data, addr, now)
         self._collect()
+        return dropped
 
     def handle_signature(self, signature: bytes, now: float) -> None:
         """The answer to `SignNeeded`; an empty one ends the connection."""
@@ -229,6 +241,11 @@ class Session:
         else:
             code = APPLICATION_ERROR if reason else 0
             self._connection.close(error_code=code, reason_phrase=one_line(reason))
+
+    def release(self) -> None:
+        """The last call: nothing is in or out any more."""
+        self.closed = True
+        self._connection.release()
 
     # ------------------------------------------------------------------ out
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mpq_worker.contract import Ready
 from mpq_worker.errors import PeerFault
-from mpq_worker.hub import MAX_UNPROVEN, HubTunnel
+from mpq_worker.hub import HubTunnel
 from mpq_worker.inner import addresses
 from mpq_worker.peer import Peer
 from mpq_worker.tunnel import SiteTunnel
@@ -92,7 +92,7 @@ def test_datagrams_that_were_tampered_with(which: int, where: int, mask: int, cu
         for mangled in (bytes(data), bytes(data[: cut % len(data)])):
             node.core.handle_udp(mangled, STRANGER, WORLD.net.now)
             WORLD.net.flush(node)
-    assert len(HUB.core._peers) <= 1 + MAX_UNPROVEN
+    assert len(HUB.core._peers) <= 1 + WORLD.limits.handshakes
 
 
 @RUNS

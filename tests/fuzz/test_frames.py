@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mpq_worker.contract import Ready
-from mpq_worker.hub import MAX_UNPROVEN, HubTunnel
+from mpq_worker.hub import HubTunnel
 from mpq_worker.peer import Peer
 from tests.sim.conftest import HUB_INNER, World
 from tests.sim.network import Node
@@ -105,9 +105,9 @@ def check(world: World, hub: Node, good: Node) -> None:
     assert isinstance(core, HubTunnel)
     assert set(core._guests) == core._peers
     assert set(core._by_cid.values()) <= core._peers
-    assert set(core._unproven) <= core._peers
+    assert set(core._admission._strangers) <= core._peers
     assert set(core._current.values()) <= core._peers
-    assert len(core._peers) <= 2 + MAX_UNPROVEN
+    assert len(core._peers) <= 2 + world.limits.handshakes
     assert len(core._timers) < 200
     hub.delivered.clear()
     good.delivered.clear()
@@ -131,6 +131,8 @@ def test_frames_of_a_site_gone_bad(payloads: list[bytes]) -> None:
     assert Ready() in good.messages
     session = peer_at(site, 45011).session
     for payload in payloads:
+        if session.closed:
+            break
         hub.core.handle_udp(forge(session, payload), site.addr, world.net.now)
         world.net.flush(hub)
         world.net.run(0.01)
@@ -148,6 +150,8 @@ def test_frames_of_a_hub_gone_bad(payloads: list[bytes]) -> None:
     assert Ready() in site.messages
     session = peer_at(hub, 46011).session
     for payload in payloads:
+        if session.closed:
+            break
         site.core.handle_udp(forge(session, payload), hub.addr, world.net.now)
         world.net.flush(site)
         world.net.run(0.01)

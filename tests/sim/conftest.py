@@ -12,6 +12,7 @@ from mpq_worker.contract import (
     ConfigureHub,
     ConfigureSite,
     Credentials,
+    Limits,
     SiteEntry,
     Timing,
     TrafficClass,
@@ -38,6 +39,7 @@ class World:
         self.timing = Timing()
         self.wall = time.time()
         self.reset_key = b"k" * 32
+        self.limits = Limits()
 
     def entry(self, name: str, *inner: str, prefixes: tuple[str, ...] = ()) -> None:
         self.entries += (SiteEntry(name, f"mpq://site/{name}", inner, prefixes),)
@@ -49,6 +51,8 @@ class World:
             inner=(HUB_INNER,),
             credentials=self._credentials(self.hub_credential),
             reset_key=self.reset_key,
+            retry_key=b"r" * 32,
+            limits=self.limits,
             sites=self.entries,
             transport=self.transport,
             timing=self.timing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -44,6 +45,7 @@ class Node:
     delivered: list[tuple[float, bytes]] = field(default_factory=list)
     messages: list[FromWorker] = field(default_factory=list)
     captured: list[bytes] = field(default_factory=list)
+    bytes_to: Counter[tuple[str, int]] = field(default_factory=Counter)
     signs: bool = True
     alive: bool = True
     capture: bool = False
@@ -123,6 +125,7 @@ class Network:
     def _transmit(self, node: Node, data: bytes, to: tuple[str, int]) -> None:
         link = node.uplink
         link.sent += 1
+        node.bytes_to[to] += len(data)
         if node.capture:
             node.captured.append(data)
         if self.random.random() < link.loss:

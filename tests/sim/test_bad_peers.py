@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from mpq_supervisor import pki
+from mpq_worker.admission import HELLO_TIME
 from mpq_worker.contract import Notice, PeerBack, PeerSilent, Ready, SiteEntry
 from mpq_worker.errors import DropReason, Refusal
-from mpq_worker.hub import HELLO_TIME, MAX_UNPROVEN, HubTunnel
+from mpq_worker.hub import HubTunnel
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import Hello, encode_control
 from tests.sim.conftest import HUB_INNER, World
@@ -209,11 +210,11 @@ def test_garbage_of_every_length(world: World, hub: Node, good: Node) -> None:
 
 def test_handshakes_in_progress_are_bounded(world: World, hub: Node, good: Node) -> None:
     hub.signs = False  # nobody gets further than the first flight
-    for port in range(200):
+    for port in range(100):
         world.add_site("ship1", port=20_000 + port)
     core = attack(world, hub, good, 0.5)
-    assert len(core._peers) <= MAX_UNPROVEN + 1
-    assert core.report(world.net.now).drops[DropReason.LIMIT] > 100
+    assert len(core._peers) == world.limits.per_source + world.limits.retry_from + 1
+    assert core.report(world.net.now).drops[DropReason.LIMIT] > 50
 
 
 def test_revoked_by_reload(world: World, hub: Node, good: Node) -> None:

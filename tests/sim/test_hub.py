@@ -8,9 +8,10 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mpq_worker.contract import Notice, Ready
+from mpq_worker.admission import HELLO_TIME
+from mpq_worker.contract import Limits, Notice, Ready
 from mpq_worker.errors import PeerFault, Refusal
-from mpq_worker.hub import HELLO_TIME, MAX_UNPROVEN, HubTunnel
+from mpq_worker.hub import HubTunnel
 from mpq_worker.peer import Peer
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import Hello, encode_control
@@ -124,7 +125,8 @@ def test_only_those_without_a_hello_count_as_unproven(
 ) -> None:
     """More sites than that limit come back at once while one stranger is silent: all are let in."""
     world = make_world()
-    for number in range(MAX_UNPROVEN + 16):
+    world.limits = Limits(handshakes=8)
+    for number in range(20):
         world.entry(f"ship{number}", f"10.201.0.{number + 1}")
     hub = world.add_hub()
     with monkeypatch.context() as patch:
@@ -133,16 +135,16 @@ def test_only_those_without_a_hello_count_as_unproven(
         mute = world.add_site("mute", ("10.202.0.1",), port=999)
         world.net.run(0.1)
         mute.alive = False
-    for number in range(MAX_UNPROVEN + 16):
+    for number in range(20):
         world.add_site(f"ship{number}", (f"10.201.0.{number + 1}",), port=1000 + number)
         world.net.run(0.02)
     world.net.run(0.1)
     report = hub.core.report(world.net.now)
-    assert len(report.sites) == MAX_UNPROVEN + 16
+    assert len(report.sites) == 20
     assert report.drops == {}
-    assert len(core(hub)._unproven) == 1
+    assert len(core(hub)._admission) == 1
     world.net.run(HELLO_TIME)
-    assert not core(hub)._unproven
+    assert not len(core(hub)._admission)
     assert hub.core.report(world.net.now).refusals == {Refusal.TIMEOUT: 1}
 
 

@@ -46,7 +46,7 @@ def test_plain_tunnel_is_default_at_the_first_slot() -> None:
 
 def test_configure_hub_has_its_sites() -> None:
     worker = HUB.hub_workers[0]
-    message = configure_hub(worker, HUB, CREDENTIALS, b"k" * 32)
+    message = configure_hub(worker, HUB, CREDENTIALS, b"k" * 32, b"r" * 32)
     assert message.sites == worker.sites != ()
     assert message.slot == worker.slot
 

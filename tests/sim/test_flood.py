@@ -1,0 +1,433 @@
+"""Floods and abuse: what strangers can take of a hub, and what they can make it send to others."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from aioquic.buffer import Buffer
+from aioquic.quic.packet import QuicPacketType, pull_quic_header
+
+from mpq_supervisor import pki
+from mpq_worker import tunnel
+from mpq_worker.admission import HELLO_TIME
+from mpq_worker.contract import Notice, Ready
+from mpq_worker.endpoint import ERRORS_PER_SECOND, MAX_MESSAGES
+from mpq_worker.errors import DropReason, Refusal
+from mpq_worker.hub import DRAIN_TIME, MAX_OF_SITE, HubTunnel
+from mpq_worker.peer import Peer
+from mpq_worker.quic.connection import Connection
+from mpq_worker.quic.session import HELD_WHILE_SIGNING, client_session
+from mpq_worker.tunnel import SiteTunnel
+from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, World
+from tests.sim.network import Node
+from tests.sim.packets import number_of, packet
+from tests.unit.sessions import forge
+
+SITE_INNER = "10.200.11.5"
+SPOOFED = ("192.0.2.66", 6666)
+
+
+class Flood:
+    """Full-sized Initials of clients that never hear the answer, each from an address of its own."""
+
+    def __init__(self, world: World, hub: Node) -> None:
+        self._world, self._hub = world, hub
+        self._credentials = world._credentials(pki.issue_site(world.authority, "nobody"))
+        self.received: Counter[tuple[str, int]] = Counter()
+
+    def start(self, rate: int, seconds: float) -> None:
+        self._world.net.every(1 / rate, self._world.net.now + seconds, self.one)
+
+    def one(self) -> None:
+        number = len(self.received)
+        source = (f"192.0.2.{number % 250}", 1000 + number)
+        data = self.initial()
+        self.received[source] += len(data)
+        self._hub.core.handle_udp(data, source, self._world.net.now)
+        self._world.net.flush(self._hub)
+
+    def initial(self) -> bytes:
+        now = self._world.net.now
+        world = self._world
+        session = client_session(
+            hub_name="hub.test",
+            hub_address=HUB_ADDRESS,
+            slot=5,
+            credentials=self._credentials,
+            timing=world.timing,
+            transport=world.transport,
+            now=now,
+        )
+        return session.poll_transmit(now)[0][0]
+
+
+def peer_at(hub: Node, port: int) -> Peer:
+    (peer,) = [peer for peer in hub.core._peers if peer.session.address[1] == port]
+    return peer
+
+
+def drops(world: World, node: Node) -> dict[str, int]:
+    return node.core.report(world.net.now).drops
+
+
+def talk(world: World, node: Node, source: str, destination: str, count: int) -> None:
+    """`count` numbered packets, one every 10 ms."""
+    for number in range(count):
+        data = packet(source, destination, number)
+        world.net.at(world.net.now + number / 100, lambda data=data: world.net.send_packet(node, data))  # type: ignore[misc]
+
+
+def numbers(node: Node) -> list[int]:
+    return [number_of(data) for _, data in node.delivered]
+
+
+# ---------------------------------------------------------------- Initials
+
+
+def test_sites_connect_and_carry_on_under_a_flood_of_initials(world: World) -> None:
+    hub = world.add_hub()
+    good = world.add_site("ship2", ("10.200.11.17",), port=46099)
+    world.net.run(0.2)
+    flood = Flood(world, hub)
+    flood.start(200, 2.0)
+    talk(world, good, "10.200.11.17", HUB_INNER, 200)
+    world.net.run(0.5)
+    site = world.add_site()
+    begun = world.net.now
+    while Ready() not in site.messages and world.net.now < begun + 1.0:
+        world.net.run(0.01)
+    assert world.net.now - begun < 0.15  # one round trip of 20 ms more than in peace, for the Retry
+    world.net.run(1.9)
+    assert numbers(hub) == list(range(200))
+    core = hub.core
+    assert isinstance(core, HubTunnel)
+    assert len(core._peers) == 2 + world.limits.retry_from
+    assert set(drops(world, hub)) == {DropReason.RETRY}
+    assert drops(world, hub)[DropReason.RETRY] == len(flood.received) - world.limits.retry_from + 1
+    assert core.report(world.net.now).refusals == {}
+
+
+def test_a_flood_leaves_nothing_behind(world: World) -> None:
+    """Neither connections nor books nor, with the collector off, memory; and two lines in the log, not hundreds."""
+    hub = world.add_hub()
+    flood = Flood(world, hub)
+    gc.collect()
+    before = connections()
+    gc.disable()
+    try:
+        flood.start(100, 3 * HELLO_TIME)
+        world.net.run(4 * HELLO_TIME)
+        assert connections() == before
+    finally:
+        gc.enable()
+    core = hub.core
+    assert isinstance(core, HubTunnel)
+    assert not core._peers
+    assert not core._guests
+    assert not core._by_cid
+    assert not core._admission._sources
+    timeouts = core.report(world.net.now).refusals[Refusal.TIMEOUT]
+    assert timeouts == 3 * world.limits.retry_from
+    lines = [m for m in hub.messages if isinstance(m, Notice)]
+    assert len(lines) == 1
+
+
+def connections() -> int:
+    """A hub's, that are in memory and whole."""
+    return sum(isinstance(o, Connection) and not getattr(o, "_is_client", True) for o in gc.get_objects())
+
+
+def test_never_more_than_three_times_what_came(world: World) -> None:
+    """To every address that is not proven, at any time: also when it asks again and again, or in pieces."""
+    hub = world.add_hub()
+    flood = Flood(world, hub)
+    flood.start(50, 3.0)
+    mute = flood.initial()
+    for times in range(5):  # the same first packet again: the hub may repeat its answer
+        world.net.at(world.net.now + 0.5 * times, lambda: send(mute))
+
+    def send(data: bytes) -> None:
+        flood.received[SPOOFED] += len(data)
+        hub.core.handle_udp(data, SPOOFED, world.net.now)
+        world.net.flush(hub)
+
+    for _ in range(100):
+        world.net.run(0.1)
+        for address, sent in hub.bytes_to.items():
+            assert sent <= 3 * flood.received[address]
+    assert max(hub.bytes_to[address] / flood.received[address] for address in flood.received) > 1.5
+
+
+def test_a_token_of_another_address_a_used_one_and_an_old_one(world: World) -> None:
+    hub = world.add_hub()
+    flood = Flood(world, hub)
+    for _ in range(world.limits.retry_from):
+        flood.one()
+    site = world.add_site()
+    site.capture = True
+    world.net.run(0.2)
+    assert Ready() in site.messages
+    (answer,) = [data for data in site.captured if is_initial_with_token(data)][:1]
+    retries = drops(world, hub)[DropReason.RETRY]
+
+    def replay(source: tuple[str, int]) -> int:
+        before, peers = drops(world, hub).get(DropReason.TOKEN, 0), len(hub.core._peers)
+        hub.core.handle_udp(answer, source, world.net.now)
+        world.net.flush(hub)
+        assert len(hub.core._peers) == peers
+        return drops(world, hub).get(DropReason.TOKEN, 0) - before
+
+    assert replay(site.addr) == 0  # it belongs to the connection that is there
+    site.core.handle_stop(world.net.now)
+    world.net.flush(site)
+    world.net.run(1.0)
+    assert replay(SPOOFED) == 1
+    assert replay(site.addr) == 1
+    world.net.run(60.0)
+    assert replay(site.addr) == 1
+    assert drops(world, hub)[DropReason.RETRY] == retries  # a bad token is worth no Retry
+
+
+def is_initial_with_token(data: bytes) -> bool:
+    if not data[0] & 0x80:
+        return False
+    header = pull_quic_header(Buffer(data=data), host_cid_length=8)
+    return header.packet_type is QuicPacketType.INITIAL and bool(header.token)
+
+
+def test_a_site_takes_no_forged_retry(world: World) -> None:
+    """A Retry that somebody else made, without having seen the Initial, changes nothing."""
+    hub = world.add_hub()
+    site = world.add_site()
+    world.net.run(0.001)
+    cid = next(iter(site.core._by_cid))
+    forged = b"\xf0\x00\x00\x00\x01\x08" + cid + b"\x08" + b"\x05forged!" + b"token" + bytes(16)
+    site.core.handle_udp(forged, hub.addr, world.net.now)
+    world.net.flush(site)
+    world.net.run(0.2)
+    assert Ready() in site.messages
+
+
+# ---------------------------------------------------------------- slow and rude
+
+
+def test_a_handshake_that_trickles_ends_in_time(world: World) -> None:
+    """It keeps its connection busy with what is good but never enough."""
+    hub = world.add_hub()
+    site = world.add_site()
+    site.core.handle_udp = lambda *args: None  # type: ignore[method-assign]  # it hears nothing, and repeats itself
+    world.net.run(HELLO_TIME + 0.2)
+    assert len(hub.core._peers) >= 1
+    site.alive = False
+    world.net.run(HELLO_TIME)
+    assert not hub.core._peers
+    assert hub.core.report(world.net.now).refusals[Refusal.TIMEOUT] >= 1
+
+
+def test_a_hello_in_crumbs_ends_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte of a message every 100 ms is no Hello, however long it goes on."""
+    monkeypatch.setattr(SiteTunnel, "_on_connected", lambda *args: None)
+    monkeypatch.setattr(tunnel, "ATTEMPT_TIME", (3600.0, 3600.0))
+    hub, site = world.add_hub(), world.add_site()
+    world.net.run(0.1)
+    peer = peer_at(hub, site.addr[1])
+    mine = next(iter(site.core._peers))
+
+    def crumb() -> None:
+        if mine in site.core._peers:
+            mine.session.send_control(b"\x10")
+            site.core._dirty[mine] = None
+            world.net.flush(site)
+
+    world.net.every(0.1, world.net.now + 10, crumb)
+    world.net.run(HELLO_TIME - 0.2)
+    assert peer in hub.core._peers
+    world.net.run(0.3)
+    assert peer not in hub.core._peers
+    assert hub.core.report(world.net.now).refusals == {Refusal.TIMEOUT: 1}
+
+
+def test_packets_beyond_what_waits_for_a_signature_are_counted(world: World) -> None:
+    hub = world.add_hub()
+    hub.signs = False
+    data = Flood(world, hub).initial()
+    for _ in range(1 + HELD_WHILE_SIGNING + 5):
+        hub.core.handle_udp(data, SPOOFED, world.net.now)
+    assert drops(world, hub) == {DropReason.SIGNING: 5}
+
+
+def test_messages_beyond_what_the_supervisor_takes_are_counted(world: World) -> None:
+    hub = world.add_hub()
+    hub.core._tell(Notice("a", "b"))
+    for _ in range(MAX_MESSAGES + 4):
+        hub.core._tell(Notice("a", "b"))
+    assert drops(world, hub)[DropReason.MESSAGE] == 5
+
+
+def test_icmp_errors_have_a_budget(world: World) -> None:
+    world.add_hub()
+    site = world.add_site()
+    world.net.run(0.2)
+    for _ in range(3 * ERRORS_PER_SECOND):
+        world.net.send_packet(
+            site, packet(SITE_INNER, HUB_INNER, size=1500).replace(b"\x00\x00\x40\x11", b"\x40\x00\x40\x11")
+        )
+    assert drops(world, site) == {DropReason.TOO_BIG: 3 * ERRORS_PER_SECOND}
+    assert len(site.delivered) == ERRORS_PER_SECOND
+
+
+def test_packets_of_ours_that_no_key_opens_are_counted(world: World) -> None:
+    hub, site = world.add_hub(), world.add_site()
+    world.net.run(0.3)
+    before = drops(world, hub), drops(world, site)
+    assert before == ({}, {})
+    for node, other in ((hub, site), (site, hub)):
+        cid = peer_of(node).session.cids[0]
+        for _ in range(3):
+            node.core.handle_udp(b"\x41" + cid + bytes(60), other.addr, world.net.now)
+        assert drops(world, node) == {DropReason.UNOPENED: 3}
+    site.core.handle_udp(b"\x41" + b"\x05unknown" + bytes(60), hub.addr, world.net.now)  # not even a reset
+    assert drops(world, site) == {DropReason.UNOPENED: 4}
+
+
+def test_a_site_that_reconnects_all_the_time_has_few_connections(world: World) -> None:
+    hub = world.add_hub()
+    most = 0
+    for number in range(40):
+        site = world.add_site(port=3000 + number)
+        world.net.run(0.055)
+        assert Ready() in site.messages or number_of_peers(hub)
+        site.alive = False
+        most = max(most, number_of_peers(hub))
+    assert DRAIN_TIME / 0.055 > MAX_OF_SITE + 5  # without the bound there would be more
+    assert most <= MAX_OF_SITE + 3  # the current one, the newest, and one that says goodbye
+
+
+def number_of_peers(hub: Node) -> int:
+    return len(hub.core._peers)
+
+
+def peer_of(node: Node) -> Peer:
+    (peer,) = node.core._peers
+    return peer
+
+
+# ---------------------------------------------------------------- addresses that are not the site's
+
+
+def steal(world: World, site: Node, hub: Node, delay: float, spoof: Callable[[bytes], None]) -> None:
+    """From now on a copy of each packet of `site` arrives from elsewhere, `delay` before the true one."""
+    transmit = world.net._transmit
+
+    def both(node: Node, data: bytes, to: tuple[str, int]) -> None:
+        if node is site:
+            world.net.at(world.net.now + node.uplink.delay - delay, lambda: spoof(data))
+        transmit(node, data, to)
+
+    world.net._transmit = both  # type: ignore[method-assign]
+
+
+def test_copies_that_arrive_first_from_elsewhere_divert_nothing(world: World) -> None:
+    """An observer near the hub is faster than the site, and spoofs the address of a victim."""
+    hub, site = world.add_hub(), world.add_site()
+    world.net.run(0.2)
+    received = 0
+
+    def spoof(data: bytes) -> None:
+        nonlocal received
+        received += len(data)
+        hub.core.handle_udp(data, SPOOFED, world.net.now)
+        world.net.flush(hub)
+        assert hub.bytes_to[SPOOFED] <= 3 * received
+
+    steal(world, site, hub, 0.005, spoof)
+    talk(world, site, SITE_INNER, HUB_INNER, 300)
+    talk(world, hub, HUB_INNER, SITE_INNER, 300)
+    world.net.run(4.0)
+    assert numbers(site) == list(range(300))
+    assert numbers(hub) == list(range(300))
+    assert peer_of(hub).session.address == site.addr
+    assert 0 < hub.bytes_to[SPOOFED] < 0.5 * received  # it was asked whether it is there, and no more
+
+
+def test_a_handshake_does_not_move(world: World) -> None:
+    """Copies of a handshake from elsewhere would otherwise prove an address that never answered."""
+    hub, site = world.add_hub(), world.add_site()
+    received = 0
+
+    def spoof(data: bytes) -> None:
+        nonlocal received
+        received += len(data)
+        hub.core.handle_udp(data, SPOOFED, world.net.now)
+        world.net.flush(hub)
+        assert hub.bytes_to[SPOOFED] <= 3 * received
+
+    world.net.run(0.015)  # the first packet is the site's own
+    steal(world, site, hub, 0.005, spoof)
+    world.net.run(0.5)
+    assert Ready() in site.messages
+    assert peer_of(hub).session.address == site.addr
+    assert drops(world, hub)[DropReason.PATH] >= 1
+
+
+def rebind(world: World, site: Node, port: int) -> None:
+    """The NAT before the site gives it another port; the old one leads nowhere any more."""
+    del world.net.nodes[site.addr]
+    site.addr = (site.addr[0], port)
+    world.net.nodes[site.addr] = site
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_rebinding_is_followed_when_it_has_answered(world: World, busy: bool) -> None:
+    hub, site = world.add_hub(), world.add_site()
+    world.net.run(1.0)
+    old = site.addr
+    rebind(world, site, 5555)
+    if busy:
+        talk(world, site, SITE_INNER, HUB_INNER, 100)
+    talk(world, hub, HUB_INNER, SITE_INNER, 100)
+    world.net.run(2.0)
+    assert peer_of(hub).session.address == site.addr != old
+    assert hub.core.report(world.net.now).refusals == {}
+    lost = 100 - len(site.delivered)
+    outage = lost * 0.01
+    assert outage <= (0.08 if busy else 0.35), "three trips when it talks; one probe interval more when it does not"
+
+
+def test_challenges_that_are_lost_are_sent_again(world: World) -> None:
+    hub, site = world.add_hub(), world.add_site()
+    world.net.run(1.0)
+    rebind(world, site, 5555)
+    hub.uplink.loss = 1.0
+    talk(world, site, SITE_INNER, HUB_INNER, 200)
+    world.net.run(0.3)
+    hub.uplink.loss = 0.0
+    world.net.run(1.0)
+    assert peer_of(hub).session.address == site.addr
+    assert site.core.report(world.net.now).reconnects == 0
+
+
+def test_many_rebindings_do_not_use_up_the_connection_ids(world: World) -> None:
+    hub, site = world.add_hub(), world.add_site()
+    world.net.run(1.0)
+    for port in range(5000, 5030):
+        rebind(world, site, port)
+        talk(world, site, SITE_INNER, HUB_INNER, 40)
+        world.net.run(0.5)
+        assert peer_of(hub).session.address == site.addr
+    assert site.core.report(world.net.now).reconnects == 0
+
+
+def test_a_forged_path_response_proves_nothing(world: World) -> None:
+    """The site itself, gone bad, cannot answer for a victim that it cannot hear."""
+    hub, site = world.add_hub(), world.add_site()
+    world.net.run(0.3)
+    for answer in range(50):
+        data = forge(peer_of(site).session, b"\x1b" + answer.to_bytes(8, "big") + b"\x01")
+        hub.core.handle_udp(data, SPOOFED, world.net.now)
+        world.net.flush(hub)
+    assert peer_of(hub).session.address == site.addr
+    assert hub.bytes_to[SPOOFED] <= 3 * 50 * 40

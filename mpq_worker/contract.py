@@ -5,8 +5,9 @@ MessagePack, one message per SOCK_SEQPACKET packet (see `channel`). File descrip
 travel in the same packet, as SCM_RIGHTS, in the order given there.
 
     supervisor → zygote   Fork, Ping                zygote → supervisor   Forked, Reaped, Pong
-    supervisor → worker   ConfigureSite | ConfigureHub, Rebind, SetSites, Signature, Stop
-    worker → supervisor   Started, Ready, PeerSilent, PeerBack, Heartbeat, Report, SignRequest, Notice
+    supervisor → worker   ConfigureSite | ConfigureHub, Rebind, SetSites, Signature, Drain, Lead, PeerMoved, Stop
+    worker → supervisor   Started, Ready, PeerSilent, PeerBack, Heartbeat, Report, SignRequest, Notice, Drained,
+                          PeerMoved
 
 Times are seconds, sizes bytes, addresses text as `ipaddress` prints it, unless a field says otherwise.
 """
@@ -26,6 +27,7 @@ MAX_RESET = 42
 """Largest stateless reset in bytes: smaller than any probe, so that the hub's packet filter can tell whom the hub
 answers from whom it turns away."""
 
+DRAIN_LIMIT = 8.0
 HEARTBEAT_INTERVAL = 0.25
 REPORT_INTERVAL = 1.0
 
@@ -57,12 +59,18 @@ SLOTS = 1 + 2 * len(TrafficClass)
 
 
 def slot_of(traffic_class: TrafficClass | None, generation: int = 0) -> int:
-    """The reuseport slot, and the first byte of every connection ID, of a class's worker.
+    """The reuseport slot, and the first byte of every connection ID that a hub issues, of a class's worker.
 
-    `None` is the single worker of a shared listener, which uses the first class's slots. `generation` 0 and 1
-    are the old and the new worker of a planned restart.
+    `None` is the single worker of a shared listener, which uses the first class's slots. The two workers of a
+    planned restart have different generations, 0 and 1.
     """
     return 1 + 2 * (traffic_class or 0) + generation
+
+
+def door_of(traffic_class: TrafficClass | None) -> int:
+    """The first byte of the connection ID that a site's first Initial goes to: it names the class alone, and the
+    hub's kernel picks the worker that admits for it now."""
+    return SLOTS + (traffic_class or 0)
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -157,6 +165,7 @@ class ConfigureSite(_Message, frozen=True):
     timing: Timing = Timing()
     transport: Transport = Transport()
     orphan_exit: bool = False
+    standby: bool = False  # connect, but leave the TUN and the hub's routes to another worker until `Lead`
 
 
 class SiteEntry(_Message, frozen=True):
@@ -193,6 +202,7 @@ class ConfigureHub(_Message, frozen=True):
     transport: Transport = Transport()
     limits: Limits = Limits()
     orphan_exit: bool = False
+    standby: bool = False  # serve the socket, but leave the TUN to another worker until `Lead`
 
 
 class Rebind(_Message, frozen=True):
@@ -212,6 +222,22 @@ class Signature(_Message, frozen=True):
 
     seq: int
     signature: bytes
+
+
+class Drain(_Message, frozen=True):
+    """A successor is Ready: at a hub, send the sites over to it; then leave the TUN alone, send out what was read of
+    it and say `Drained`, all that within `DRAIN_LIMIT`. Deliver what comes in until `Stop`."""
+
+
+class Lead(_Message, frozen=True):
+    """Nobody else reads the TUN any more: read it, and have the peer send here. Also takes a `Drain` back."""
+
+
+class PeerMoved(_Message, frozen=True):
+    """A peer has sent the old worker its last packet. From there to the supervisor and on to the new one, which keeps
+    back what it hears of that peer until then. `inner` are the site's addresses."""
+
+    inner: tuple[str, ...]
 
 
 class Stop(_Message, frozen=True):
@@ -250,6 +276,12 @@ class SignRequest(_Message, frozen=True):
     seq: int
     purpose: str
     data: bytes
+
+
+class Drained(_Message, frozen=True):
+    """Answer to `Drain`. `left` is how many packets could not be sent in time."""
+
+    left: int = 0
 
 
 class Notice(_Message, frozen=True):
@@ -317,5 +349,5 @@ class Report(_Message, frozen=True):
 
 ToZygote = Fork | Ping
 FromZygote = Forked | Reaped | Pong
-ToWorker = ConfigureSite | ConfigureHub | Rebind | SetSites | Signature | Stop
-FromWorker = Started | Ready | PeerSilent | PeerBack | SignRequest | Notice | Heartbeat | Report
+ToWorker = ConfigureSite | ConfigureHub | Rebind | SetSites | Signature | Drain | Lead | PeerMoved | Stop
+FromWorker = Started | Ready | PeerSilent | PeerBack | SignRequest | Notice | Heartbeat | Report | Drained | PeerMoved

@@ -29,10 +29,13 @@ from mpq_worker.contract import (
     REPORT_INTERVAL,
     ConfigureHub,
     ConfigureSite,
+    Drain,
     ExitCode,
     FromWorker,
     Heartbeat,
+    Lead,
     Notice,
+    PeerMoved,
     Rebind,
     SetSites,
     Signature,
@@ -107,6 +110,12 @@ class Driver:
                 core.handle_rebind(message.hub_address, now)
             case SetSites() if isinstance(core, HubTunnel):
                 core.handle_sites(message.sites, now)
+            case Drain() if core is not None:
+                core.handle_drain(now)
+            case Lead() if core is not None:
+                core.handle_lead(now)
+            case PeerMoved(inner=inner) if core is not None:
+                core.handle_moved(inner, now)
             case Stop():
                 self._begin_stop(message.grace)
             case _:

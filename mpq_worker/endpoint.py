@@ -16,8 +16,9 @@ from itertools import count
 
 from mpq_worker import inner
 from mpq_worker.budget import Budget
-from mpq_worker.contract import FromWorker, QueueLimits, Report, SignRequest, Timing, Transport
+from mpq_worker.contract import Drained, FromWorker, QueueLimits, Report, SignRequest, Timing, Transport
 from mpq_worker.errors import DropReason, PeerFault
+from mpq_worker.handover import FLUSH_TIME, Duty, KeptBack
 from mpq_worker.peer import Peer
 from mpq_worker.quic.header import Header, parse_header
 from mpq_worker.quic.session import (
@@ -28,7 +29,15 @@ from mpq_worker.quic.session import (
     Datagram,
     SignNeeded,
 )
-from mpq_worker.wire import CONTEXT_IP, CONTEXT_PROBE, CONTEXT_PROBE_REPLY, decode_probe, encode_probe
+from mpq_worker.wire import (
+    CONTEXT_IP,
+    CONTEXT_PROBE,
+    CONTEXT_PROBE_REPLY,
+    Moved,
+    decode_probe,
+    encode_control,
+    encode_probe,
+)
 
 MAX_INBOX = 1024
 MAX_MESSAGES = 256
@@ -40,8 +49,17 @@ class Endpoint:
     """`inner_addresses` are our own packed tunnel addresses, the source of ICMP errors."""
 
     def __init__(
-        self, queue: QueueLimits, timing: Timing, transport: Transport, inner_addresses: list[bytes]
+        self,
+        queue: QueueLimits,
+        timing: Timing,
+        transport: Transport,
+        inner_addresses: list[bytes],
+        *,
+        standby: bool,
     ) -> None:
+        self._duty = Duty.STANDBY if standby else Duty.LEADING
+        self._drain_until: float | None = None
+        self._kept = KeptBack()
         self._queue, self._timing, self._transport = queue, timing, transport
         self._own = {len(address): address for address in inner_addresses}
         self._by_cid: dict[bytes, Peer] = {}
@@ -112,7 +130,25 @@ class Endpoint:
                 peer.deadline = None
                 peer.session.handle_timer(now)
                 self._settle(peer, now)
+        for peer in self._kept.due(now):
+            self._let_go(peer)
         self._tick(now)
+
+    def handle_drain(self, now: float) -> None:
+        """Leave the TUN to a successor; `Drained` says when all is sent."""
+        self._duty = Duty.MOVING
+        self._begin_drain(now)
+
+    def handle_lead(self, now: float) -> None:
+        """Read the TUN, alone."""
+        self._duty, self._drain_until = Duty.LEADING, None
+        self._begin_lead(now)
+
+    def handle_moved(self, inner: tuple[str, ...], now: float) -> None:
+        """The old worker has delivered the last packet of the peer with these addresses."""
+        peer = self._peer_of(inner)
+        if peer is not None:
+            self._let_go(peer)
 
     def handle_stop(self, now: float) -> None:
         """Close all connections; what `poll_transmit` then returns tells the other ends."""
@@ -138,10 +174,16 @@ class Endpoint:
                 continue
             peer.pump(now)
             out += peer.session.poll_transmit(now)
+            if peer.leaving and peer.spent:
+                peer.leaving = False
+                peer.session.send_control(encode_control(Moved()))  # the last packet has left before it
+                out += peer.session.poll_transmit(now)
             self._drain_events(peer, now)
             if peer in self._peers:
                 self._index(peer)
                 self._arm(peer)
+        if self._duty is Duty.DRAINING:
+            self._check_drained(now)
         return out
 
     def poll_packet(self) -> bytes | None:
@@ -156,13 +198,14 @@ class Endpoint:
         """When to call `handle_timer`, unless something comes before."""
         while self._timers and self._timers[0][2].deadline != self._timers[0][0]:
             heapq.heappop(self._timers)
-        times = [t for t in (self._timers[0][0] if self._timers else None, self._next_tick()) if t is not None]
-        return min(times, default=None)
+        first = self._timers[0][0] if self._timers else None
+        times = (first, self._next_tick(), self._kept.deadline(), self._drain_until)
+        return min((t for t in times if t is not None), default=None)
 
     def want_packets(self, now: float) -> bool:
         """Whether the TUN may be read. A site stops while its one queue is filled; a hub never does, lest one
         site's full queue stall the others."""
-        return True
+        return self._duty.reads and self._has_room(now)
 
     def drop(self, reason: DropReason) -> None:
         """Count a packet that goes no further."""
@@ -183,6 +226,23 @@ class Endpoint:
         )
 
     # ------------------------------------------------------------------ for the roles
+
+    def _has_room(self, now: float) -> bool:
+        return True
+
+    def _begin_drain(self, now: float) -> None:
+        """MOVING begins; the role ends it by `_stop_reading`."""
+        raise NotImplementedError
+
+    def _stop_reading(self, now: float) -> None:
+        self._duty, self._drain_until = Duty.DRAINING, now + FLUSH_TIME
+
+    def _begin_lead(self, now: float) -> None:
+        """LEADING begins."""
+
+    def _peer_of(self, inner: tuple[str, ...]) -> Peer | None:
+        """The connection of the site with these addresses."""
+        raise NotImplementedError
 
     def _on_garbage(self, addr: Address, now: float) -> None:
         """A datagram that is nothing of ours."""
@@ -231,6 +291,7 @@ class Endpoint:
         self._peers.discard(peer)
         self._dirty.pop(peer, None)
         peer.deadline = None
+        self._let_go(peer)
         self._gone_drops[0] += peer.queue.full_drops + len(peer.queue)
         self._gone_drops[1] += peer.queue.codel_drops
         self._forget_cids(peer)
@@ -255,6 +316,17 @@ class Endpoint:
             self._dirty[peer] = None
 
     # ------------------------------------------------------------------ helpers
+
+    def _check_drained(self, now: float) -> None:
+        late = self._drain_until is not None and now >= self._drain_until
+        if late or all(peer.spent for peer in self._peers):
+            self._duty, self._drain_until = Duty.RELIEVED, None
+            self._tell(Drained(sum(len(peer.queue) + peer.session.backlog for peer in self._peers)))
+
+    def _let_go(self, peer: Peer) -> None:
+        """Deliver what was kept back of `peer`, and from now on all at once."""
+        for packet in self._kept.release(peer):
+            self._deliver(packet)
 
     def _index(self, peer: Peer) -> None:
         if not peer.session.cids_changed:
@@ -310,7 +382,10 @@ class Endpoint:
                 peer.bytes_in += len(packet)
                 self._in += 1
                 self._bytes_in += len(packet)
-                self._deliver(packet)
+                if not peer.held:
+                    self._deliver(packet)
+                elif self._kept.add(peer, packet, now):
+                    self._let_go(peer)
         elif context == CONTEXT_PROBE:
             seq, micros = decode_probe(payload)
             if peer.session.can_send(len(payload)):

@@ -4,6 +4,9 @@
     admit: the addresses it asked for and the site's prefixes point to this connection; one before it that
            has no address left drains and is closed
 
+A planned restart of a site's worker brings a second connection of it, on standby until its `Take`. One of our own
+(MOVING, see `handover`) tells the sites one after the other to `Move` to the new worker, and waits until all have.
+
 A shared listener has several connections of one site, a class each, told apart by their addresses.
 
 Nothing a site sends can touch another site's entries: what it may use follows from its certificate and our
@@ -22,21 +25,50 @@ import msgspec
 from mpq_worker import inner
 from mpq_worker.admission import HELLO_TIME, Accept, Admission
 from mpq_worker.budget import Budget
-from mpq_worker.contract import ConfigureHub, Notice, Ready, Report, SiteEntry, SiteStatus
+from mpq_worker.contract import (
+    DRAIN_LIMIT,
+    ConfigureHub,
+    Notice,
+    PeerMoved,
+    Ready,
+    Report,
+    SiteEntry,
+    SiteStatus,
+)
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import DropReason, PeerFault, Refusal
+from mpq_worker.handover import Duty
 from mpq_worker.peer import Peer
 from mpq_worker.quic.header import Header, stateless_reset
 from mpq_worker.quic.retry import RetryTokens
 from mpq_worker.quic.session import Address, Closed, SessionFactory
 from mpq_worker.routes import Prefix, RouteTable, covers, parse_prefixes
 from mpq_worker.trust import TrustAnchor, verify_hello
-from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control, one_line
+from mpq_worker.wire import (
+    FEATURES,
+    MOVE,
+    VERSION,
+    Control,
+    ControlReader,
+    Hello,
+    Move,
+    Moved,
+    Take,
+    Welcome,
+    decode_claims,
+    encode_control,
+    one_line,
+)
 
 DRAIN_TIME = 1.0
 """How long a connection that a newer one of the same site replaced may still deliver."""
 MAX_OF_SITE = 8
 """Connections of one site beyond those that its addresses point to; the oldest goes before its time."""
+MOVE_TIME = 3.0
+"""Sites are sent over to a new worker within this time, one after the other, `MOVE_PAUSE` apart or less."""
+MOVE_PAUSE = 0.01
+MOVE_PATIENCE = DRAIN_LIMIT * 0.75
+"""Who has not moved by then is left behind, and finds the new worker by himself."""
 RESETS_PER_SECOND = 200
 LINE_PAUSE = 60.0
 """Seconds between two lines about garbage, and two about silent strangers: anybody can be the cause."""
@@ -55,6 +87,8 @@ class _Guest:
     inner: tuple[str, ...] = ()  # the addresses its Hello asked for
     allowed: tuple[Prefix, ...] = ()
     admitted_at: float = 0.0
+    movable: bool = False
+    moved: bool = False  # nothing more comes by this connection
     refused: bool = False
 
 
@@ -63,7 +97,7 @@ class HubTunnel(Endpoint):
 
     def __init__(self, config: ConfigureHub, now: float, wall_clock: Callable[[], float]) -> None:
         own = [ip_address(address).packed for address in config.inner]
-        super().__init__(config.queue, config.timing, config.transport, own)
+        super().__init__(config.queue, config.timing, config.transport, own, standby=config.standby)
         self._config = config
         self._wall_clock = wall_clock
         self._anchor = TrustAnchor(config.credentials.ca)
@@ -80,6 +114,9 @@ class HubTunnel(Endpoint):
         self._current: dict[str, Peer] = {}  # by inner address
         self._admission = Admission(RetryTokens(config.retry_key, config.slot), config.limits)
         self._draining: deque[tuple[float, Peer]] = deque()
+        self._to_move: deque[Peer] = deque()
+        self._next_move = self._move_until = now
+        self._move_pause = MOVE_PAUSE
         self._refusals: Counter[str] = Counter()
         self._resets = Budget(RESETS_PER_SECOND, RESETS_PER_SECOND)
         self._garbage_lines = Budget(1 / LINE_PAUSE, 1)
@@ -169,33 +206,72 @@ class HubTunnel(Endpoint):
         if guest.refused:
             return
         for message in guest.reader.feed(data):
-            if not isinstance(message, Hello) or guest.site is not None:
-                raise PeerFault(Refusal.MALFORMED, "one Hello was expected")
-            self._admit(peer, guest, message, now)
+            self._on_message(peer, guest, message, now)
+
+    def _on_message(self, peer: Peer, guest: _Guest, message: Control, now: float) -> None:
+        match message:
+            case Hello() if guest.site is None:
+                self._admit(peer, guest, message, now)
+            case Take() if guest.site is not None:
+                if peer.standby:
+                    self._take_over(peer, now, in_order=True)
+            case Moved() if guest.site is not None:
+                guest.moved = True
+                if self._duty is not Duty.LEADING:
+                    self._tell(PeerMoved(guest.inner))
+                if self._duty is Duty.MOVING:
+                    self._send_over(now)
+            case _:
+                raise PeerFault(Refusal.MALFORMED, f"{type(message).__name__} was not expected")
 
     def _admit(self, peer: Peer, guest: _Guest, hello: Hello, now: float) -> None:
         """Check everything a Hello claims, then let the site's addresses point here."""
-        if VERSION not in hello.versions:
-            raise PeerFault(Refusal.VERSION, f"we speak version {VERSION}, the site {hello.versions}")
-        identity, key = self._anchor.identify(hello.certificate, self._wall_clock())
+        claims = decode_claims(hello.claims)
+        if VERSION not in claims.versions:
+            raise PeerFault(Refusal.VERSION, f"we speak version {VERSION}, the site {claims.versions}")
+        identity, key = self._anchor.identify(claims.certificate, self._wall_clock())
         verify_hello(hello, key, guest.binding)
         site = self._sites.get(identity)
         if site is None:
             raise PeerFault(Refusal.IDENTITY, f"{identity} is no site of this worker")
-        foreign = set(hello.inner) - set(site.inner)
-        if foreign or not hello.inner:
+        foreign = set(claims.inner) - set(site.inner)
+        if foreign or not claims.inner:
             wanted = ", ".join(sorted(foreign)) or "no address"
             raise PeerFault(Refusal.ADDRESS, f"{identity} asks for {wanted}, which is not its own")
-        guest.site, guest.inner, guest.admitted_at = site, hello.inner, now
-        guest.allowed = parse_prefixes({*hello.inner, *site.prefixes})
-        self._routes.set(guest.allowed, peer)
-        before = {self._current.pop(address) for address in hello.inner if address in self._current}
-        self._current.update(dict.fromkeys(hello.inner, peer))
+        guest.site, guest.inner, guest.admitted_at = site, claims.inner, now
+        guest.allowed = parse_prefixes({*claims.inner, *site.prefixes})
+        guest.movable = MOVE in claims.features
         self._admission.end(peer)
-        self._draining += [(now + DRAIN_TIME, old) for old in before if not self._is_current(old)]
-        self._hurry(site)
-        peer.session.send_control(encode_control(Welcome(VERSION, self._config.inner)))
+        for other in self._standing_by(claims.inner):  # its worker has died; there is never more than one
+            other.session.close()
+            self._dirty[other] = None
+        peer.standby = claims.standby and any(address in self._current for address in claims.inner)
+        if not peer.standby:
+            self._take_over(peer, now, in_order=False)
+        peer.held = self._duty is Duty.STANDBY and guest.movable
+        if self._duty is Duty.MOVING:
+            self._to_move.append(peer)
+        peer.session.send_control(encode_control(Welcome(VERSION, self._config.inner, FEATURES)))
         self._tell(Notice("site", f"{site.name} connected from {_text(guest.addr)}"))
+
+    def _take_over(self, peer: Peer, now: float, *, in_order: bool) -> None:
+        """The addresses of `peer` point to it; a connection that has none left may deliver for `DRAIN_TIME`.
+
+        `in_order`: the site still hears the old one, so nothing is lost of what waits for it there.
+        """
+        guest = self._guests[peer]
+        peer.standby = False
+        self._routes.set(guest.allowed, peer)
+        before = {self._current.pop(address) for address in guest.inner if address in self._current}
+        self._current.update(dict.fromkeys(guest.inner, peer))
+        for old in before:
+            if not self._is_current(old):
+                self._draining.append((now + DRAIN_TIME, old))
+                if in_order:
+                    old.hand_over(peer)
+                    self._dirty[old] = None
+        if guest.site is not None:
+            self._hurry(guest.site)
 
     def _hurry(self, site: SiteEntry) -> None:
         """A site that reconnects all the time has only so many connections draining."""
@@ -216,7 +292,7 @@ class HubTunnel(Endpoint):
         self._refusals[refusal] += 1
         if refusal is not Refusal.TIMEOUT or self._silence_lines.take(now):
             self._tell(Notice("refused", f"{_text(guest.addr)}: {refusal}: {one_line(text)}", "warning"))
-        self._withdraw(peer)
+        self._withdraw(peer, now)
         peer.session.close(f"{refusal}: {text}")
         self._dirty[peer] = None
 
@@ -224,12 +300,15 @@ class HubTunnel(Endpoint):
         guest = self._guests[peer]
         if guest.site is not None and self._is_current(peer):
             self._tell(Notice("site", f"{guest.site.name} gone: {event.reason}"))
-        self._withdraw(peer)
+        self._withdraw(peer, now)
         self._admission.end(peer)
         del self._guests[peer]
+        if self._duty is Duty.MOVING:
+            self._send_over(now)
 
-    def _withdraw(self, peer: Peer) -> None:
-        """The entries of a connection die with it; prefixes go over to another one of its site, if there is one."""
+    def _withdraw(self, peer: Peer, now: float) -> None:
+        """The entries of a connection die with it; they go over to one on standby, or the prefixes alone to another
+        one of its site, if there is one."""
         guest = self._guests[peer]
         if guest.site is not None:
             site, was_current = guest.site, self._is_current(peer)
@@ -239,6 +318,12 @@ class HubTunnel(Endpoint):
             heir = next((p for p in self._current.values() if self._guests[p].site == site), None)
             if was_current and heir is not None:
                 self._routes.set(parse_prefixes(site.prefixes), heir)
+            for other in self._standing_by(guest.inner):
+                self._take_over(other, now, in_order=False)
+
+    def _standing_by(self, inner: tuple[str, ...]) -> list[Peer]:
+        """Connections of a site's new worker that wait for its `Take`."""
+        return [p for p, guest in self._guests.items() if p.standby and not set(inner).isdisjoint(guest.inner)]
 
     def _is_current(self, peer: Peer) -> bool:
         """Whether an address still points to it."""
@@ -265,9 +350,33 @@ class HubTunnel(Endpoint):
             self._tell(Notice("source", f"{guest.site.name} sent from {source}, not its own; dropped", "warning"))
         self.drop(DropReason.SOURCE)
 
+    # ------------------------------------------------------------------ a planned restart
+
+    def _begin_drain(self, now: float) -> None:
+        self._to_move.extend(peer for peer, guest in self._guests.items() if guest.site is not None)
+        self._move_pause = min(MOVE_PAUSE, MOVE_TIME / max(1, len(self._to_move)))
+        self._next_move, self._move_until = now, now + MOVE_PATIENCE
+
+    def _send_over(self, now: float) -> None:
+        """MOVING: tell who is due; it ends when all have moved that can, or patience does."""
+        while self._to_move and now >= self._next_move:
+            peer = self._to_move.popleft()
+            self._next_move += self._move_pause
+            if peer in self._peers and self._guests[peer].movable:
+                peer.session.send_control(encode_control(Move()))
+                self._dirty[peer] = None
+        waiting = self._to_move or any(g.movable and g.site and not g.moved for g in self._guests.values())
+        if not waiting or now >= self._move_until:
+            self._stop_reading(now)
+
+    def _peer_of(self, inner: tuple[str, ...]) -> Peer | None:
+        return next((self._current[address] for address in inner if address in self._current), None)
+
     # ------------------------------------------------------------------ timers
 
     def _tick(self, now: float) -> None:
+        if self._duty is Duty.MOVING:
+            self._send_over(now)
         for peer in self._admission.overdue(now):
             self._admission.end(peer)
             self._refuse(peer, Refusal.TIMEOUT, f"no Hello within {HELLO_TIME:.0f} s", now)
@@ -281,7 +390,8 @@ class HubTunnel(Endpoint):
                 self._dirty[peer] = None
 
     def _next_tick(self) -> float | None:
-        times = (self._draining[0][0] if self._draining else None, self._admission.deadline())
+        moving = (self._next_move if self._to_move else self._move_until) if self._duty is Duty.MOVING else None
+        times = (self._draining[0][0] if self._draining else None, self._admission.deadline(), moving)
         return min((time for time in times if time is not None), default=None)
 
 

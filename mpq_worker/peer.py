@@ -15,7 +15,11 @@ _IP = bytes((CONTEXT_IP,))
 
 
 class Peer:
-    """`heard` is when a packet last opened, `asked` when we first sent after that (None: nothing to answer)."""
+    """`heard` is when a packet last opened, `asked` when we first sent after that (None: nothing to answer).
+
+    `standby`: it carries nothing until it is told to. `leaving`: another one carries on, and the other end is to be
+    told when the last packet has left. `held`: what comes in is kept back, see `handover`.
+    """
 
     def __init__(self, session: Session, queue: QueueLimits, transport: Transport, now: float) -> None:
         self.session = session
@@ -28,6 +32,9 @@ class Peer:
         self.bytes_out = 0
         self.cids: list[bytes] = []
         self.deadline: float | None = None
+        self.standby = False
+        self.leaving = False
+        self.held = False
         self._path = PathMeter()
         self._mtu = transport.inner_mtu
         self._opened = session.opened
@@ -55,6 +62,16 @@ class Peer:
                 self.session.send_datagram(_IP + packet)
                 self.bytes_out += len(packet)
                 self.note_outbound(now)
+
+    @property
+    def spent(self) -> bool:
+        """Whether everything that was to be sent here has left."""
+        return not self.queue and not self.session.backlog
+
+    def hand_over(self, successor: Peer) -> None:
+        """What is queued goes by `successor`; what is already with QUIC leaves here."""
+        self.queue, successor.queue = successor.queue, self.queue
+        self.leaving = True
 
     def send_probe(self, now: float) -> None:
         """Measure: a numbered probe, if the window has room for it; a PING regardless of the window if not."""

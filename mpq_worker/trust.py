@@ -54,7 +54,7 @@ class TrustAnchor:
 def verify_hello(hello: Hello, key: ec.EllipticCurvePublicKey, binding: bytes) -> None:
     """Raises PeerFault unless the signature is of this Hello on this connection."""
     try:
-        key.verify(hello.signature, hello_transcript(hello, binding), ec.ECDSA(hashes.SHA256()))
+        key.verify(hello.signature, hello_transcript(hello.claims, binding), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
         raise PeerFault(Refusal.SIGNATURE, "the proof is not for this connection") from error
 

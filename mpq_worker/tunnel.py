@@ -6,6 +6,10 @@
       silent for `peer_timeout`: a second connection beside ─┘  whichever answers first stays
 
 Data follows the Hello at once where there is no other connection to carry it.
+
+As a planned restart's new worker (STANDBY, see `handover`) it connects beside the old one's connection and takes the
+hub's routes over when told to lead. When the hub's worker is restarted (`Move`), it connects beside, sends by the new
+connection, and hears both until the hub closes the old.
 """
 
 from __future__ import annotations
@@ -15,14 +19,30 @@ from ipaddress import ip_address
 import msgspec
 
 from mpq_worker import inner
-from mpq_worker.contract import ConfigureSite, Notice, PeerBack, PeerSilent, Ready, Report
+from mpq_worker.contract import ConfigureSite, Notice, PeerBack, PeerMoved, PeerSilent, Ready, Report
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import DropReason, PeerFault
+from mpq_worker.handover import Duty
 from mpq_worker.peer import Peer
 from mpq_worker.quic.header import Header
 from mpq_worker.quic.session import Address, Closed, client_session
 from mpq_worker.trust import leaf_certificate
-from mpq_worker.wire import VERSION, ControlReader, Hello, Welcome, encode_control, hello_transcript
+from mpq_worker.wire import (
+    FEATURES,
+    MOVE,
+    VERSION,
+    Claims,
+    Control,
+    ControlReader,
+    Hello,
+    Move,
+    Moved,
+    Take,
+    Welcome,
+    encode_claims,
+    encode_control,
+    hello_transcript,
+)
 
 ATTEMPT_TIME = (2.0, 8.0)
 """How long the first attempt to connect may take before the next begins with a fresh Initial, and the longest: on a
@@ -39,14 +59,14 @@ class SiteTunnel(Endpoint):
 
     def __init__(self, config: ConfigureSite, now: float) -> None:
         own = [ip_address(address).packed for address in config.inner]
-        super().__init__(config.queue, config.timing, config.transport, own)
+        super().__init__(config.queue, config.timing, config.transport, own, standby=config.standby)
         self._config = config
         self._hub_address: Address = config.hub_address
         self._certificate = leaf_certificate(config.credentials.certificate)
         self._active: Peer | None = None
         self._candidate: Peer | None = None
         self._welcomed: Peer | None = None
-        self._hello: dict[Peer, Hello] = {}
+        self._claims: dict[Peer, bytes] = {}
         self._readers: dict[Peer, ControlReader] = {}
         self._attempt_until = 0.0
         self._attempt_time = ATTEMPT_TIME[0]
@@ -57,6 +77,7 @@ class SiteTunnel(Endpoint):
         self._down_since = now
         self._ready = False
         self._silent = False
+        self._moving = False  # the hub said `Move`
         self._rebound: float | None = None  # when the socket was replaced, until something comes in by the new one
         self._said: str | None = None
         self._reconnects = 0
@@ -75,7 +96,7 @@ class SiteTunnel(Endpoint):
         else:
             self._attempt_at = now
 
-    def want_packets(self, now: float) -> bool:
+    def _has_room(self, now: float) -> bool:
         if self._active is None:
             return now - self._down_since >= HOLD_TIME
         return self._active.queue.bytes < QUEUE_LOW
@@ -99,21 +120,26 @@ class SiteTunnel(Endpoint):
         return self._active
 
     def _on_connected(self, peer: Peer, binding: bytes, now: float) -> None:
-        hello = Hello(
-            versions=(VERSION,),
-            traffic_class=int(self._config.traffic_class),
-            inner=self._config.inner,
-            certificate=self._certificate,
+        peer.standby = self._duty is Duty.STANDBY
+        claims = encode_claims(
+            Claims(
+                versions=(VERSION,),
+                traffic_class=int(self._config.traffic_class),
+                inner=self._config.inner,
+                certificate=self._certificate,
+                features=FEATURES,
+                standby=peer.standby,
+            )
         )
-        self._hello[peer] = hello
-        self._request_signature(peer, "hello", hello_transcript(hello, binding))
+        self._claims[peer] = claims
+        self._request_signature(peer, "hello", hello_transcript(claims, binding))
 
     def _on_signature(self, peer: Peer, signature: bytes, now: float) -> None:
-        hello = self._hello.pop(peer, None)
-        if hello is None or not signature:
+        claims = self._claims.pop(peer, None)
+        if claims is None or not signature:
             self._complain("the supervisor would not sign", now)
             return
-        peer.session.send_control(encode_control(msgspec.structs.replace(hello, signature=signature)))
+        peer.session.send_control(encode_control(Hello(claims, signature)))
         # In a packet of its own: DATAGRAM frames would stand before it, and be dropped as of somebody unknown.
         self._datagrams += peer.session.poll_transmit(now)
         peer.send_probe(now)
@@ -122,18 +148,29 @@ class SiteTunnel(Endpoint):
 
     def _on_control(self, peer: Peer, data: bytes, now: float) -> None:
         for message in self._readers.setdefault(peer, ControlReader()).feed(data):
-            if isinstance(message, Welcome):
+            self._on_message(peer, message, now)
+
+    def _on_message(self, peer: Peer, message: Control, now: float) -> None:
+        match message:
+            case Welcome(features=features):
                 self._refused_pause, self._attempt_time = REFUSED_BACKOFF[0], ATTEMPT_TIME[0]
-                self._reconnects += self._ready
+                self._reconnects += self._ready and not self._moving
                 self._welcomed = peer
+                peer.held = peer.standby and MOVE in features
                 self._activate(peer, now)
+                if self._duty is Duty.LEADING:
+                    self._take(peer)
+            case Move() if peer is self._active and self._duty is Duty.LEADING:
+                self._moving, self._attempt_at = True, now
+            case Moved() if self._duty.leaves:
+                self._tell(PeerMoved(self._config.inner))
 
     def _on_fault(self, peer: Peer, fault: PeerFault, now: float) -> None:
         peer.session.close(f"{fault.refusal}: {fault.text}")
         self._dirty[peer] = None
 
     def _on_closed(self, peer: Peer, event: Closed, now: float) -> None:
-        self._hello.pop(peer, None)
+        self._claims.pop(peer, None)
         self._readers.pop(peer, None)
         if self._stopping:
             return
@@ -143,6 +180,8 @@ class SiteTunnel(Endpoint):
         if peer is self._candidate:
             self._candidate = None
         elif not was_active:
+            return
+        if self._duty.leaves:
             return
         if event.refused or event.clock or not (was_active and peer is self._welcomed):
             self._attempt_at = now + self._refused_pause
@@ -168,7 +207,7 @@ class SiteTunnel(Endpoint):
     # ------------------------------------------------------------------ timers
 
     def _tick(self, now: float) -> None:
-        if self._stopping:
+        if self._stopping or self._duty.leaves:
             return
         if self._candidate is not None and now >= self._attempt_until:
             self._abandon(self._candidate, now)
@@ -197,7 +236,7 @@ class SiteTunnel(Endpoint):
             self._recover(now)
 
     def _next_tick(self) -> float | None:
-        if self._stopping:
+        if self._stopping or self._duty.leaves:
             return None
         times = [] if self._attempt_at is None else [self._attempt_at]
         if self._candidate is not None:
@@ -213,6 +252,28 @@ class SiteTunnel(Endpoint):
         """`least`, or longer on a path whose round trips take longer."""
         rtt = peer.session.rtt()
         return least if rtt is None else max(least, 1.5 * rtt[0] + 0.05)
+
+    # ------------------------------------------------------------------ a planned restart
+
+    def _begin_drain(self, now: float) -> None:
+        self._stop_reading(now)  # there is nobody to send over
+
+    def _begin_lead(self, now: float) -> None:
+        self._next_probe = now
+        if self._active is None and self._candidate is None and self._attempt_at is None:
+            self._attempt_at = now
+        if self._active is not None and self._active is self._welcomed:
+            self._take(self._active)
+
+    def _take(self, peer: Peer) -> None:
+        """Have the hub send by `peer`, if it was told not to."""
+        if peer.standby:
+            peer.standby = False
+            peer.session.send_control(encode_control(Take()))
+            self._dirty[peer] = None
+
+    def _peer_of(self, inner: tuple[str, ...]) -> Peer | None:
+        return self._active
 
     # ------------------------------------------------------------------ connections
 
@@ -235,15 +296,19 @@ class SiteTunnel(Endpoint):
         self._add(self._candidate)
 
     def _activate(self, peer: Peer, now: float) -> None:
-        """`peer` carries the packets from now on; whoever did before is closed."""
+        """`peer` carries the packets from now on; whoever did before is closed, or by the hub after a `Move`."""
         old, self._active = self._active, peer
         if peer is self._welcomed:
             if peer is self._candidate:
                 self._candidate = None
             self._recover(now)
         if old is not None and old is not peer:
-            old.session.close()
+            if self._moving:
+                old.hand_over(peer)
+            else:
+                old.session.close()
             self._dirty[old] = None
+        self._moving = False
 
     def _abandon(self, peer: Peer, now: float) -> None:
         """Give an attempt up; the hub is told if it may have heard of it."""

@@ -8,13 +8,21 @@ A DATAGRAM frame's payload is one context byte and what follows:
 
 The control stream is client bidirectional stream 0; each message is a length (2 bytes, network order) and a
 tagged MessagePack Struct: `Hello` from the site, then `Welcome` from the hub. A refusal is a CONNECTION_CLOSE
-with an application error whose reason phrase says why. Fields are only ever added, with a default, so that two
-neighbouring releases understand each other.
+with an application error whose reason phrase says why. Fields are only ever added, with a default; a message of
+a type that we do not know is a later release's and skipped; so two neighbouring releases understand each other.
+
+A planned restart moves a tunnel from one connection to another (docs/decisions/restarts.md), between two that
+both list the feature `MOVE`:
+
+    site → hub  Take    on the new connection: what is for me comes by this one from now on
+    hub → site  Move    on the old one: connect again, beside it
+    both        Moved   on the old one, after the last packet that goes by it
 """
 
 from __future__ import annotations
 
 import struct
+from typing import get_args
 
 import msgspec
 
@@ -23,6 +31,9 @@ from mpq_worker.errors import PeerFault, Refusal
 ALPN = "mpq/1"
 VERSION = 1
 CONTROL_STREAM = 0
+MOVE = "move"
+FEATURES = (MOVE,)
+"""What both ends list, in `Claims` and `Welcome`."""
 
 CONTEXT_IP = 0
 CONTEXT_PROBE = 1
@@ -40,17 +51,26 @@ HELLO_CONTEXT = b"mpq/1 site hello\x00"
 
 _PROBE = struct.Struct("!BQQ")
 _LENGTH = struct.Struct("!H")
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
-    """The site's introduction. `certificate` is DER; `signature` is ECDSA over `hello_transcript`."""
+class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a site says of itself. `certificate` is DER."""
 
     versions: tuple[int, ...]
     traffic_class: int
     inner: tuple[str, ...]
     certificate: bytes
     features: tuple[str, ...] = ()
-    signature: bytes = b""
+    standby: bool = False  # leave what there is in its place until `Take`
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
+    """The site's introduction: its encoded `Claims`, and ECDSA over `hello_transcript` of these very bytes, so that
+    a hub can verify claims of which it knows only some."""
+
+    claims: bytes
+    signature: bytes
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
@@ -59,9 +79,30 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
     features: tuple[str, ...] = ()
 
 
-Control = Hello | Welcome
+class Take(msgspec.Struct, frozen=True, tag="take"):
+    """From a site's new worker, which begins to read the TUN."""
+
+
+class Move(msgspec.Struct, frozen=True, tag="move"):
+    """From a hub's old worker, whose successor answers new connections already."""
+
+
+class Moved(msgspec.Struct, frozen=True, tag="moved"):
+    """The sender's last packet on this connection has left; what follows comes by the other one."""
+
+
+class _Type(msgspec.Struct, frozen=True):
+    """The tag of any control message, of whatever release."""
+
+    type: str
+
+
+Control = Hello | Welcome | Take | Move | Moved
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Control)
+_claims_decoder = msgspec.msgpack.Decoder(Claims)
+_type_decoder = msgspec.msgpack.Decoder(_Type)
+_KNOWN = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Control))
 
 
 def encode_probe(context: int, seq: int, micros: int) -> bytes:
@@ -77,9 +118,22 @@ def decode_probe(payload: bytes) -> tuple[int, int]:
     return seq, micros
 
 
-def hello_transcript(hello: Hello, binding: bytes) -> bytes:
-    """What the site signs: a context of our own, the connection's binding, the Hello without its signature."""
-    return HELLO_CONTEXT + binding + _encoder.encode(msgspec.structs.replace(hello, signature=b""))
+def encode_claims(claims: Claims) -> bytes:
+    """As they are signed and sent."""
+    return _encoder.encode(claims)
+
+
+def decode_claims(data: bytes) -> Claims:
+    """Raises PeerFault on anything that is not such."""
+    try:
+        return _claims_decoder.decode(data)
+    except _UNREADABLE as error:
+        raise PeerFault(Refusal.MALFORMED, f"claims: {error}") from error
+
+
+def hello_transcript(claims: bytes, binding: bytes) -> bytes:
+    """What the site signs: a context of our own, the connection's binding, the encoded claims."""
+    return HELLO_CONTEXT + binding + claims
 
 
 def encode_control(message: Control) -> bytes:
@@ -105,11 +159,13 @@ class ControlReader:
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            try:
-                messages.append(_decoder.decode(bytes(self._buffer[_LENGTH.size : end])))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise PeerFault(Refusal.MALFORMED, f"control message: {error}") from error
+            body = bytes(self._buffer[_LENGTH.size : end])
             del self._buffer[:end]
+            try:
+                if _type_decoder.decode(body).type in _KNOWN:
+                    messages.append(_decoder.decode(body))
+            except _UNREADABLE as error:
+                raise PeerFault(Refusal.MALFORMED, f"control message: {error}") from error
         return messages
 
 

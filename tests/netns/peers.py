@@ -30,7 +30,7 @@ class Impostor(SiteTunnel):
     hello: Callable[[Hello], bytes | None] = staticmethod(encode_control)
 
     def _on_signature(self, peer: Peer, signature: bytes, now: float) -> None:
-        hello = self._hello[peer]
+        hello = Hello(self._claims[peer], signature)
         send = peer.session.send_control
 
         def replaced(data: bytes) -> None:

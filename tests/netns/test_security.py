@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from mpq_supervisor import pki
 from mpq_worker.contract import Ready
-from mpq_worker.wire import Hello, encode_control
+from mpq_worker.wire import Claims, Hello, encode_claims, encode_control
 from tests.netns.peers import WORKER, Stranger, outside_socket
 from tests.netns.product import SIDES, System, ok, until
 from tests.sim.packets import packet
@@ -153,7 +152,7 @@ def expect_refusal(
 
 
 def test_no_certificate(hub_of_two: System, authority: pki.Credential) -> None:
-    bare = encode_control(Hello((1,), 2, SHIP2, b""))
+    bare = encode_control(Hello(encode_claims(Claims((1,), 2, SHIP2, b"")), b""))
     expect_refusal(hub_of_two, "certificate", pki.issue_site(authority, "ship2"), hello=bare)
 
 
@@ -184,8 +183,8 @@ def test_replayed_hello(hub_of_two: System, authority: pki.Credential) -> None:
     send = type(honest.core)._on_signature
 
     def record(peer: object, signature: bytes, now: float) -> None:
-        hello = honest.core._hello[peer]  # type: ignore[index]
-        recorded.append(encode_control(msgspec.structs.replace(hello, signature=signature)))
+        claims = honest.core._claims[peer]  # type: ignore[index]
+        recorded.append(encode_control(Hello(claims, signature)))
         send(honest.core, peer, signature, now)  # type: ignore[arg-type]
 
     honest.core._on_signature = record  # type: ignore[method-assign]

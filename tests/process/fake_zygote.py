@@ -23,10 +23,14 @@ from mpq_worker.channel import Channel, ChannelClosed
 from mpq_worker.contract import (
     ConfigureHub,
     ConfigureSite,
+    Drain,
+    Drained,
     ExitCode,
     FromWorker,
     Heartbeat,
+    Lead,
     Notice,
+    PeerMoved,
     Ready,
     Rebind,
     SetSites,
@@ -72,7 +76,9 @@ def answer(name: str, message: ToWorker, fds: list[int]) -> list[FromWorker]:
             if name == "hoard":
                 return [SignRequest(1, "tls", b"x"), Ready()]
             return [Ready(), Notice("configured", f"{len(fds)} descriptors")]
-        case Rebind() | SetSites():
+        case Drain():
+            return [Drained(), PeerMoved(("10.200.10.5",))]
+        case Rebind() | SetSites() | Lead() | PeerMoved():
             return [Notice(type(message).__name__, str(message))]
         case Signature(signature=signature):
             return [Notice("signature", f"{len(signature)} bytes")]

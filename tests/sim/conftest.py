@@ -17,10 +17,12 @@ from mpq_worker.contract import (
     Timing,
     TrafficClass,
     Transport,
+    door_of,
     slot_of,
 )
 from mpq_worker.hub import HubTunnel
 from mpq_worker.tunnel import SiteTunnel
+from mpq_worker.wire import Claims, Hello, encode_claims, encode_control
 from tests.sim.network import Network, Node
 
 HUB_ADDRESS = ("198.51.100.2", 45011)
@@ -44,10 +46,11 @@ class World:
     def entry(self, name: str, *inner: str, prefixes: tuple[str, ...] = ()) -> None:
         self.entries += (SiteEntry(name, f"mpq://site/{name}", inner, prefixes),)
 
-    def add_hub(self, address: tuple[str, int] = HUB_ADDRESS) -> Node:
+    def add_hub(self, address: tuple[str, int] = HUB_ADDRESS, *, generation: int = 0, standby: bool = False) -> Node:
         config = ConfigureHub(
             name="mt5.bulk",
-            slot=slot_of(TrafficClass.BULK),
+            slot=slot_of(TrafficClass.BULK, generation),
+            standby=standby,
             inner=(HUB_INNER,),
             credentials=self._credentials(self.hub_credential),
             reset_key=self.reset_key,
@@ -69,6 +72,7 @@ class World:
         credential: pki.Credential | None = None,
         hub_name: str = "hub.test",
         ca: pki.Credential | None = None,
+        standby: bool = False,
     ) -> Node:
         credential = credential or pki.issue_site(self.authority, name)
         config = ConfigureSite(
@@ -77,8 +81,9 @@ class World:
             traffic_class=TrafficClass.BULK,
             hub_name=hub_name,
             hub_address=HUB_ADDRESS,
-            slot=slot_of(TrafficClass.BULK),
+            slot=door_of(TrafficClass.BULK),
             inner=inner,
+            standby=standby,
             credentials=self._credentials(credential, ca),
             transport=self.transport,
             timing=self.timing,
@@ -89,6 +94,13 @@ class World:
         return Credentials(
             ca=(ca or self.authority).certificate_pem.decode(), certificate=credential.certificate_pem.decode()
         )
+
+
+def unsigned(
+    versions: tuple[int, ...] = (1,), inner: tuple[str, ...] = ("10.200.11.5",), certificate: bytes = b""
+) -> bytes:
+    """A framed Hello that nobody has signed."""
+    return encode_control(Hello(encode_claims(Claims(versions, 2, inner, certificate)), b""))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -12,7 +12,7 @@ from itertools import count
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mpq_worker.contract import FromWorker, SignRequest
+from mpq_worker.contract import SLOTS, FromWorker, SignRequest
 from mpq_worker.hub import HubTunnel
 from mpq_worker.tunnel import SiteTunnel
 
@@ -49,6 +49,35 @@ class Node:
     signs: bool = True
     alive: bool = True
     capture: bool = False
+    tun: Tun | None = None
+    lag: float = 0.0  # how late its process gets to see a datagram
+    told: Callable[[FromWorker], None] = lambda message: None
+
+
+@dataclass
+class Tun:
+    """One TUN of several workers: a short queue of packets to be read, and all that was written, in order."""
+
+    nodes: list[Node] = field(default_factory=list)
+    queue: deque[bytes] = field(default_factory=lambda: deque(maxlen=100))
+    dropped: int = 0
+    written: list[bytes] = field(default_factory=list)
+
+    def add(self, node: Node) -> None:
+        self.nodes.append(node)
+        node.tun = self
+
+
+@dataclass
+class Port:
+    """A hub's port, steered by connection ID as by `sockets`; `door` is who admits."""
+
+    slots: dict[int, Node]
+    door: Node
+
+    def pick(self, data: bytes) -> Node | None:
+        first = data[6] if data[0] & 0x80 else data[1]
+        return self.door if first >= SLOTS else self.slots.get(first)
 
 
 class Network:
@@ -58,6 +87,7 @@ class Network:
         self.now = 100.0
         self.random = random.Random(seed)
         self.nodes: dict[tuple[str, int], Node] = {}
+        self.ports: dict[tuple[str, int], Port] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._wake: dict[int, float] = {}
@@ -94,14 +124,33 @@ class Network:
             node.core.handle_packet(packet, self.now)
             self.flush(node)
 
+    def inject(self, tun: Tun, packet: bytes) -> None:
+        """An IP packet is routed into a TUN that at most one worker reads."""
+        readers = [node for node in tun.nodes if node.alive and node.core._duty.reads]
+        assert len(readers) <= 1, "two readers of one TUN"
+        tun.dropped += len(tun.queue) == tun.queue.maxlen
+        tun.queue.append(packet)
+        for node in readers:
+            self.flush(node)
+
     def flush(self, node: Node) -> None:
+        """What a driver does in one wake-up."""
+        tun = node.tun
+        while tun is not None and tun.queue and node.alive and node.core.want_packets(self.now):
+            node.core.handle_packet(tun.queue.popleft(), self.now)
+        self._flush(node)
+
+    def _flush(self, node: Node) -> None:
         core = node.core
         for data, addr in core.poll_transmit(self.now):
             self._transmit(node, data, (addr[0], addr[1]))
         while (packet := core.poll_packet()) is not None:
             node.delivered.append((self.now, packet))
+            if node.tun is not None:
+                node.tun.written.append(packet)
         while (message := core.poll_message()) is not None:
             node.messages.append(message)
+            node.told(message)
             if isinstance(message, SignRequest) and node.signs:
                 self.at(self.now + 0.001, lambda message=message: self._sign(node, message))  # type: ignore[misc]
         deadline = core.poll_timeout()
@@ -145,7 +194,14 @@ class Network:
         self.at(arrival, lambda: self._arrive(data, source, to))
 
     def _arrive(self, data: bytes, source: tuple[str, int], to: tuple[str, int]) -> None:
-        node = self.nodes.get(to)
-        if node is not None and node.alive:
+        port = self.ports.get(to)
+        node = self.nodes.get(to) if port is None else port.pick(data)
+        if node is not None and node.lag:
+            self.at(self.now + node.lag, lambda: self._receive(node, data, source))
+        elif node is not None:
+            self._receive(node, data, source)
+
+    def _receive(self, node: Node, data: bytes, source: tuple[str, int]) -> None:
+        if node.alive:
             node.core.handle_udp(data, source, self.now)
             self.flush(node)

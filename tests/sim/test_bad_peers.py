@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 import pytest
 
 from mpq_supervisor import pki
@@ -15,7 +14,7 @@ from mpq_worker.errors import DropReason, Refusal
 from mpq_worker.hub import HubTunnel
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import Hello, encode_control
-from tests.sim.conftest import HUB_INNER, World
+from tests.sim.conftest import HUB_INNER, World, unsigned
 from tests.sim.network import Node
 from tests.sim.packets import number_of, packet
 
@@ -115,8 +114,7 @@ def test_replayed_hello(world: World, hub: Node, good: Node, monkeypatch: pytest
     send = SiteTunnel._on_signature
 
     def record(self: SiteTunnel, peer: object, signature: bytes, now: float) -> None:
-        hello = self._hello[peer]  # type: ignore[index]
-        recorded.append(encode_control(msgspec.structs.replace(hello, signature=signature)))
+        recorded.append(encode_control(Hello(self._claims[peer], signature)))  # type: ignore[index]
         send(self, peer, signature, now)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SiteTunnel, "_on_signature", record)
@@ -139,7 +137,7 @@ def test_replayed_hello(world: World, hub: Node, good: Node, monkeypatch: pytest
 
 def test_hello_without_certificate(world: World, hub: Node, good: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def bare(self: SiteTunnel, peer: object, binding: bytes, now: float) -> None:
-        peer.session.send_control(encode_control(Hello((1,), 2, ("10.200.11.5",), b"")))  # type: ignore[attr-defined]
+        peer.session.send_control(unsigned())  # type: ignore[attr-defined]
 
     monkeypatch.setattr(SiteTunnel, "_on_connected", bare)
     world.add_site("ship1")

@@ -14,8 +14,8 @@ from mpq_worker.errors import PeerFault, Refusal
 from mpq_worker.hub import HubTunnel
 from mpq_worker.peer import Peer
 from mpq_worker.tunnel import SiteTunnel
-from mpq_worker.wire import Hello, encode_control
-from tests.sim.conftest import World
+from mpq_worker.wire import Welcome, encode_control
+from tests.sim.conftest import World, unsigned
 from tests.sim.network import Node
 from tests.sim.packets import packet
 from tests.unit.sessions import forge
@@ -47,12 +47,13 @@ def framed(body: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("control", "refusal"),
     [
-        pytest.param(encode_control(Hello((1000,) * 2500, 2, (), b"")), Refusal.VERSION, id="2500 versions"),
+        pytest.param(unsigned((1000,) * 2500), Refusal.VERSION, id="2500 versions"),
         pytest.param(framed(b"\x81\xa4type\xa5hel\xff\xfe"), Refusal.MALFORMED, id="no UTF-8"),
         pytest.param(framed(b"\x82\xa4type\xa5hello\xa1x" + b"\x91" * 8000), Refusal.MALFORMED, id="nested"),
         pytest.param(
-            framed(msgspec.msgpack.encode({"type": "x" * 8000})), Refusal.MALFORMED, id="a name of 8000 letters"
+            framed(msgspec.msgpack.encode({"type": "hello", "claims": "x" * 8000})), Refusal.MALFORMED, id="no claims"
         ),
+        pytest.param(encode_control(Welcome(1, ("\n" * 8000,))), Refusal.MALFORMED, id="a Welcome from a site"),
         pytest.param(framed(b"\xc1") * 100, Refusal.MALFORMED, id="a hundred times garbage"),
     ],
 )
@@ -76,7 +77,7 @@ def test_a_certificate_of_no_known_version(world: World, monkeypatch: pytest.Mon
     hub = world.add_hub()
     good = world.hub_credential.certificate.public_bytes(Encoding.DER)
     version = bytes.fromhex("a003020102")
-    raw_control(monkeypatch, encode_control(Hello((1,), 2, (), good.replace(version, version[:-1] + b"\x05"))))
+    raw_control(monkeypatch, unsigned(certificate=good.replace(version, version[:-1] + b"\x05")))
     world.add_site()
     world.net.run(0.3)
     assert hub.core.report(world.net.now).refusals == {Refusal.CERTIFICATE: 1}
@@ -100,7 +101,7 @@ def test_nothing_is_admitted_after_a_refusal(world: World, monkeypatch: pytest.M
 
     def bad_first(self: HubTunnel, peer: Peer, data: bytes, now: float) -> None:
         good.append((peer, data))
-        hear(self, peer, encode_control(Hello((99,), 2, ("10.200.11.5",), b"")), now)
+        hear(self, peer, unsigned((99,)), now)
 
     monkeypatch.setattr(HubTunnel, "_on_control", bad_first)
     refuse = HubTunnel._on_fault

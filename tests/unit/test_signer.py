@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from mpq_supervisor.signer import SignatureRefused, Signer
 from mpq_worker.errors import HostFault
-from mpq_worker.wire import HELLO_CONTEXT, Hello, hello_transcript
+from mpq_worker.wire import HELLO_CONTEXT, Claims, encode_claims, hello_transcript
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 TLS = b" " * 64 + b"TLS 1.3, server CertificateVerify\x00"
-HELLO = hello_transcript(Hello((1,), 0, ("10.0.0.1",), b"c"), b"binding")
+HELLO = hello_transcript(encode_claims(Claims((1,), 0, ("10.0.0.1",), b"c")), b"binding")
 
 
 def pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes:

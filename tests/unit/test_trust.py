@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mpq_supervisor import pki
 from mpq_worker.errors import PeerFault, Refusal
 from mpq_worker.trust import TrustAnchor, leaf_certificate, verify_hello
-from mpq_worker.wire import Hello, hello_transcript
+from mpq_worker.wire import Claims, Hello, encode_claims, hello_transcript
 
 BINDING = b"b" * 32
 
@@ -146,11 +146,11 @@ def test_garbage_is_refused_and_nothing_else_happens(authority: pki.Credential, 
 
 def test_the_proof_is_of_this_hello_on_this_connection(authority: pki.Credential) -> None:
     site = pki.issue_site(authority, "ship1")
-    unsigned = Hello((1,), 2, ("10.0.0.5",), der(site))
+    unsigned = encode_claims(Claims((1,), 2, ("10.0.0.5",), der(site)))
     signature = site.key.sign(hello_transcript(unsigned, BINDING), ec.ECDSA(hashes.SHA256()))
 
     def hello(inner: str = "10.0.0.5", signature: bytes = signature) -> Hello:
-        return Hello((1,), 2, (inner,), der(site), signature=signature)
+        return Hello(encode_claims(Claims((1,), 2, (inner,), der(site))), signature)
 
     key = site.key.public_key()
     verify_hello(hello(), key, BINDING)

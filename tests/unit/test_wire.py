@@ -12,18 +12,22 @@ from mpq_worker.wire import (
     DATAGRAM_OVERHEAD,
     MAX_CONTROL_MESSAGE,
     MAX_REASON,
+    Claims,
     Control,
     ControlReader,
     Hello,
     Welcome,
+    decode_claims,
     decode_probe,
+    encode_claims,
     encode_control,
     encode_probe,
     hello_transcript,
     one_line,
 )
 
-HELLO = Hello((1, 2), 2, ("10.0.0.5", "fd00::5"), b"certificate", ("a",), b"signature")
+CLAIMS = Claims((1, 2), 2, ("10.0.0.5", "fd00::5"), b"certificate", ("a",))
+HELLO = Hello(encode_claims(CLAIMS), b"signature")
 WELCOME = Welcome(1, ("10.0.0.254",))
 
 
@@ -50,7 +54,7 @@ def test_byte_by_byte() -> None:
 def test_largest_message() -> None:
     body = encode_control(HELLO)[2:]
     room = MAX_CONTROL_MESSAGE - len(body) - 2  # a longer bin header
-    hello = msgspec.structs.replace(HELLO, certificate=b"c" * (len(HELLO.certificate) + room))
+    hello = msgspec.structs.replace(HELLO, claims=b"c" * (len(HELLO.claims) + room))
     data = encode_control(hello)
     assert MAX_CONTROL_MESSAGE - 2 <= len(data) - 2 <= MAX_CONTROL_MESSAGE
     assert ControlReader().feed(data) == [hello]
@@ -70,7 +74,8 @@ def test_too_large_is_refused_by_its_length_alone(length: int) -> None:
         b"\xc1",
         b"\x80",
         b"hello",
-        msgspec.msgpack.encode({"type": "goodbye"}),
+        msgspec.msgpack.encode({"type": 7}),
+        msgspec.msgpack.encode({"kind": "hello"}),
         msgspec.msgpack.encode({"type": "hello"}),
         msgspec.msgpack.encode({"type": "welcome", "version": "1", "inner": []}),
         msgspec.msgpack.encode({"type": "welcome", "version": 2**70 // 2**8, "inner": [1]}),
@@ -92,18 +97,31 @@ def test_fields_of_a_later_release_are_ignored() -> None:
     assert ControlReader().feed(framed(later)) == [WELCOME]
 
 
-def test_transcript_is_bound_to_all_but_the_signature() -> None:
-    transcript = hello_transcript(HELLO, b"b" * 32)
-    assert transcript == hello_transcript(msgspec.structs.replace(HELLO, signature=b""), b"b" * 32)
+def test_messages_of_a_later_release_are_skipped() -> None:
+    later = framed(msgspec.msgpack.encode({"type": "goodbye", "until": 7}))
+    assert ControlReader().feed(later + encode_control(WELCOME)) == [WELCOME]
+
+
+def test_transcript_is_bound_to_all_claims_and_the_connection() -> None:
+    transcript = hello_transcript(HELLO.claims, b"b" * 32)
     for changed in (
-        msgspec.structs.replace(HELLO, versions=(1,)),
-        msgspec.structs.replace(HELLO, traffic_class=1),
-        msgspec.structs.replace(HELLO, inner=("10.0.0.5",)),
-        msgspec.structs.replace(HELLO, certificate=b"other"),
-        msgspec.structs.replace(HELLO, features=()),
+        msgspec.structs.replace(CLAIMS, versions=(1,)),
+        msgspec.structs.replace(CLAIMS, traffic_class=1),
+        msgspec.structs.replace(CLAIMS, inner=("10.0.0.5",)),
+        msgspec.structs.replace(CLAIMS, certificate=b"other"),
+        msgspec.structs.replace(CLAIMS, features=()),
+        msgspec.structs.replace(CLAIMS, standby=True),
     ):
-        assert hello_transcript(changed, b"b" * 32) != transcript
-    assert hello_transcript(HELLO, b"c" * 32) != transcript
+        assert hello_transcript(encode_claims(changed), b"b" * 32) != transcript
+    assert hello_transcript(HELLO.claims, b"c" * 32) != transcript
+
+
+def test_claims_there_and_back() -> None:
+    assert decode_claims(HELLO.claims) == CLAIMS
+    for bad in (b"", b"\xc1", msgspec.msgpack.encode({"versions": [1]}), b"\x91" * 8000):
+        with pytest.raises(PeerFault) as caught:
+            decode_claims(bad)
+        assert caught.value.refusal is Refusal.MALFORMED
 
 
 def test_probe_there_and_back() -> None:

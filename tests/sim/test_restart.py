@@ -1,0 +1,191 @@
+"""Planned restarts at both ends, under numbered probes and load: nothing lost, nothing reordered, one reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from mpq_worker.contract import Drained, FromWorker, PeerMoved, Ready, TrafficClass, slot_of
+from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, World
+from tests.sim.network import Network, Node, Port, Tun
+from tests.sim.packets import number_of, packet
+
+SITES = {"ship1": "10.200.11.5", "ship2": "10.200.11.17"}
+TALK = 0.001
+"""From a worker to the supervisor, or back, in seconds."""
+LINGER = 1.0
+
+
+class Restart:
+    """What the supervisor does: Ready → Drain → Drained → Lead, `PeerMoved` from the old to the new, Stop."""
+
+    def __init__(self, net: Network, old: Node, new: Node, admit: Callable[[], None] = lambda: None) -> None:
+        self.net, self.old, self.new, self.admit = net, old, new, admit
+        self.led = 0.0
+        old.told, new.told = self._from_old, self._from_new
+        for message in new.messages:
+            self._from_new(message)
+
+    def _from_new(self, message: FromWorker) -> None:
+        if isinstance(message, Ready):
+            self.admit()
+            self._tell(self.old, self.old.core.handle_drain)
+
+    def _from_old(self, message: FromWorker) -> None:
+        if isinstance(message, Drained):
+            assert message.left == 0
+            self.led = self.net.now + 2 * TALK
+            self._tell(self.new, self.new.core.handle_lead)
+            self.net.at(self.net.now + LINGER, self._stop_old)
+        elif isinstance(message, PeerMoved):
+            self._tell(self.new, partial(self.new.core.handle_moved, message.inner))
+
+    def _tell(self, node: Node, handle: Callable[[float], None]) -> None:
+        def hear() -> None:
+            handle(self.net.now)
+            self.net.flush(node)
+
+        self.net.at(self.net.now + 2 * TALK, hear)
+
+    def _stop_old(self) -> None:
+        self.old.core.handle_stop(self.net.now)
+        self.net.flush(self.old)
+        assert self.old.core.stopped
+        self.old.alive = False
+
+
+class Traffic:
+    """Numbered packets both ways between the hub's TUN and each site's, for some time."""
+
+    def __init__(self, world: World, hub: Tun, sites: dict[str, Tun], burst: int = 1) -> None:
+        """200 small packets per second, or 400 full-sized ones in bursts."""
+        self.net, self.hub, self.sites, self.burst = world.net, hub, sites, burst
+        self.sent = 0
+        for tun in (hub, *sites.values()):
+            tun.written.clear()
+
+    def run(self, seconds: float) -> None:
+        self.net.every(0.005 if self.burst == 1 else self.burst / 400, self.net.now + seconds, self._send)
+        self.net.run(seconds + 0.5)
+
+    def check(self) -> None:
+        """All arrived, in the order in which they were sent."""
+        everything = list(range(self.sent))
+        for name, tun in self.sites.items():
+            source = bytes(map(int, SITES[name].split(".")))
+            assert [number_of(p) for p in self.hub.written if p[12:16] == source] == everything, f"{name} to hub"
+            assert [number_of(p) for p in tun.written] == everything, f"hub to {name}"
+        assert not any(tun.dropped for tun in (self.hub, *self.sites.values()))
+
+    def _send(self) -> None:
+        size = 100 if self.burst == 1 else 1400
+        for _ in range(self.burst):
+            for name, tun in self.sites.items():
+                self.net.inject(tun, packet(SITES[name], HUB_INNER, self.sent, size))
+                self.net.inject(self.hub, packet(HUB_INNER, SITES[name], self.sent, size))
+            self.sent += 1
+
+
+def of(*nodes: Node) -> Tun:
+    tun = Tun()
+    for node in nodes:
+        tun.add(node)
+    return tun
+
+
+@pytest.fixture
+def tuns(world: World) -> tuple[Tun, dict[str, Tun]]:
+    """A hub and both sites, connected; one TUN each."""
+    hub = world.add_hub()
+    world.net.ports[HUB_ADDRESS] = Port({slot_of(TrafficClass.BULK, 0): hub}, hub)
+    sites = {
+        name: of(world.add_site(name, (inner,), port=46000 + i)) for i, (name, inner) in enumerate(SITES.items())
+    }
+    world.net.run(0.5)
+    assert all(Ready() in tun.nodes[0].messages for tun in sites.values())
+    return of(hub), sites
+
+
+def restart_site(world: World, tun: Tun, port: int) -> Restart:
+    new = world.add_site("ship1", (SITES["ship1"],), port=port, standby=True)
+    tun.add(new)
+    return Restart(world.net, tun.nodes[-2], new)
+
+
+def restart_hub(world: World, tun: Tun, generation: int) -> Restart:
+    port = world.net.ports[HUB_ADDRESS]
+    new = world.add_hub(generation=generation, standby=True)
+    port.slots[slot_of(TrafficClass.BULK, generation)] = new
+    tun.add(new)
+
+    def admit() -> None:
+        port.door = new
+
+    return Restart(world.net, tun.nodes[-2], new, admit)
+
+
+# ---------------------------------------------------------------- nothing lost, nothing reordered
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.03])
+@pytest.mark.parametrize("burst", [1, 30])
+def test_restarts_of_a_site(world: World, tuns: tuple[Tun, dict[str, Tun]], burst: int, lag: float) -> None:
+    """Three in a row; with `lag`, the old process always sees its last packets after the new one sees its first."""
+    hub, sites = tuns
+    traffic = Traffic(world, hub, sites, burst)
+    restarts: list[Restart] = []
+
+    def restart(number: int) -> None:
+        restarts.append(restart_site(world, sites["ship1"], 47000 + number))
+        restarts[-1].old.lag, restarts[-1].new.lag = lag, 0.0
+
+    for number in range(3):
+        world.net.at(world.net.now + 0.3 + 1.503 * number, partial(restart, number))
+    traffic.run(4.8)
+    traffic.check()
+    assert all(restart.led for restart in restarts)
+    assert [node.alive for node in sites["ship1"].nodes] == [False] * 3 + [True]
+    assert len(hub.nodes[0].core._peers) == len(SITES)
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.03])
+@pytest.mark.parametrize("burst", [1, 30])
+def test_restarts_of_a_hub(world: World, tuns: tuple[Tun, dict[str, Tun]], burst: int, lag: float) -> None:
+    """Back and forth between the two slots."""
+    hub, sites = tuns
+    traffic = Traffic(world, hub, sites, burst)
+    restarts: list[Restart] = []
+
+    def restart(number: int) -> None:
+        restarts.append(restart_hub(world, hub, 1 - number % 2))
+        restarts[-1].old.lag, restarts[-1].new.lag = lag, 0.0
+
+    for number in range(3):
+        world.net.at(world.net.now + 0.3 + 1.503 * number, partial(restart, number))
+    traffic.run(4.8)
+    traffic.check()
+    assert all(restart.led for restart in restarts)
+    assert [node.alive for node in hub.nodes] == [False] * 3 + [True]
+    for tun in sites.values():
+        (site,) = tun.nodes
+        assert len(site.core._peers) == 1
+        assert site.core.report(world.net.now).reconnects == 0
+        assert [type(m) for m in site.messages if isinstance(m, Ready)] == [Ready]
+
+
+def test_what_waits_for_the_old_connection_leaves_before_what_follows(
+    world: World, tuns: tuple[Tun, dict[str, Tun]]
+) -> None:
+    """The hub has a burst half sent when the site's new worker takes over."""
+    hub, sites = tuns
+    traffic = Traffic(world, hub, {"ship1": sites["ship1"]}, burst=60)
+    restart = restart_site(world, sites["ship1"], 47000)
+    world.net.run(0.03)
+    while not restart.led:
+        world.net.run(0.001)
+    world.net.at(restart.led + 0.0098, traffic._send)
+    world.net.at(restart.led + 0.0103, traffic._send)
+    world.net.run(1.0)
+    traffic.check()

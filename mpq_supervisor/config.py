@@ -5,16 +5,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import reprlib
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from mpq_supervisor.credentials import check_host
-from mpq_supervisor.decode import Problem, decode
+from mpq_supervisor.decode import Problem, decode, nearest
 from mpq_supervisor.schema import Config, HubConfig, SiteConfig
 from mpq_supervisor.validate import validate
 
 __all__ = ["Config", "ConfigError", "HubConfig", "Problem", "SiteConfig", "load", "parse"]
+
+
+MAX_SIZE = 4 << 20
+"""Bytes of a configuration file; a thousand sites and rules need a tenth of it."""
+ROLES = ("site", "hub")
 
 
 class ConfigError(Exception):
@@ -28,7 +37,7 @@ class ConfigError(Exception):
 def load(path: Path) -> Config:
     """The configuration in a TOML file, good to run on this host. Raises ConfigError with every problem."""
     try:
-        text = path.read_bytes().decode()
+        text = _read(path).decode()
     except OSError as error:
         raise ConfigError([Problem("", error.strerror or str(error))]) from error
     except UnicodeDecodeError as error:
@@ -44,19 +53,39 @@ def parse(text: str) -> Config:
     return _accept(*_examine(text))
 
 
+def _read(path: Path) -> bytes:
+    """The contents of a regular file of a sane size; a pipe or a device would never end. Raises OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        data = file.read(MAX_SIZE + 1)
+    if len(data) > MAX_SIZE:
+        raise OSError(errno.EFBIG, f"longer than {MAX_SIZE >> 20} MiB")
+    return data
+
+
 def _examine(text: str) -> tuple[Config | None, list[Problem]]:
     """What can be read of a configuration, and all that is wrong with the text of it."""
     try:
         table: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return None, [Problem("", f"not TOML: {error}")]  # the error says line and column
+    if table.get("role") not in ROLES:  # then nothing can be said of the rest
+        return None, [_role_problem(table)]
     problems: list[Problem] = []
-    hub = table.get("role") == "hub" or (table.get("role") != "site" and "listener" in table)
-    config: Config = decode(HubConfig if hub else SiteConfig, table, "", problems)
+    config: Config = decode(HubConfig if table["role"] == "hub" else SiteConfig, table, "", problems)
     # An entry that could not be read has been reported; what follows from its absence is no news.
     reported = {problem.path for problem in problems}
     problems += [problem for problem in validate(config) if problem.path not in reported]
     return config, problems
+
+
+def _role_problem(table: dict[str, Any]) -> Problem:
+    choice = " or ".join(f'"{role}"' for role in ROLES)
+    if "role" in table:
+        return Problem("role", f"must be {choice}, not {reprlib.repr(table['role'])}")
+    misspelt = next((key for key in table if nearest(key, ("role",))), None)
+    return Problem("role", f"is missing: {choice}" + (f' (is "{misspelt}" meant?)' if misspelt else ""))
 
 
 def _accept(config: Config | None, problems: list[Problem]) -> Config:

@@ -88,10 +88,11 @@ class Control:
         self._clients = 0
         self._group: int | None = None
         self._server: asyncio.Server | None = None
+        self._path: Path | None = None
 
     async def start(self, directory: Path, group: str) -> None:
         """Listens in `directory`. Without such a group only our own user and root may connect."""
-        path = directory / SOCKET_NAME
+        path = self._path = directory / SOCKET_NAME
         path.unlink(missing_ok=True)
         with contextlib.suppress(KeyError):
             self._group = grp.getgrnam(group).gr_gid
@@ -109,9 +110,10 @@ class Control:
         self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
 
     def close(self) -> None:
-        """Stops listening."""
-        if self._server is not None:
+        """Stops listening; nothing is left to connect to."""
+        if self._server is not None and self._path is not None:
             self._server.close()
+            self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients += 1

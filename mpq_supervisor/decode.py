@@ -34,7 +34,8 @@ class Problem(msgspec.Struct, frozen=True):
     text: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.text}" if self.path else self.text
+        text = f"{self.path}: {self.text}" if self.path else self.text
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)  # it may quote what is in the file
 
 
 def decode(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
@@ -141,6 +142,8 @@ def _matching(pattern: re.Pattern[str], rule: str) -> Callable[[Any], str]:
 
 def _interface(value: Any) -> str:
     text = _matching(_INTERFACE, "is no interface name (letters, digits, - _ . @)")(value)
+    if text == "lo":
+        raise ValueError('"lo" leads nowhere')
     if len(text) > 15:  # IFNAMSIZ - 1
         raise ValueError(f'"{text}" is longer than the 15 characters of an interface name')
     return text

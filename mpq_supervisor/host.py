@@ -21,7 +21,7 @@ from mpq_supervisor.netlink import Netlink
 from mpq_supervisor.network import Desired, LinkState, closed, desired, link_state
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.reconcile import reconcile
-from mpq_supervisor.tun import open_tun
+from mpq_supervisor.tun import is_there, open_tun
 from mpq_worker.contract import SINK_SLOT
 from mpq_worker.errors import HostFault
 
@@ -108,7 +108,7 @@ class Host:
     def tunnel_fds(self, tunnel: TunnelPlan) -> tuple[int, int] | None:
         """TUN and a fresh UDP socket for a site's worker; None while its WAN cannot reach the hub."""
         udp = self.rebind(tunnel)
-        return None if udp is None else (self._tuns[tunnel.tun], udp)
+        return None if udp is None else (self._tun(tunnel.tun), udp)
 
     def rebind(self, tunnel: TunnelPlan) -> int | None:
         """A new UDP socket on the WAN's present address, in the place of the last; None as above."""
@@ -130,12 +130,19 @@ class Host:
     def hub_fds(self, worker: HubWorkerPlan) -> tuple[int, int]:
         """TUN and UDP socket for a hub's worker, the same ones at every call."""
         group = self._groups[_port(worker)]
-        return self._tuns[worker.tun], group.lend(worker.slot, worker.dscp, worker.priority)
+        return self._tun(worker.tun), group.lend(worker.slot, worker.dscp, worker.priority)
 
     def sunk(self, worker: HubWorkerPlan) -> int:
         """Datagrams that came to a hub worker's port and named no slot of it, ever; 0 when the port is closed."""
         group = self._groups.get(_port(worker))
         return group.drops(SINK_SLOT) if group is not None else 0
+
+    def _tun(self, name: str) -> int:
+        """The TUN to lend. Deleted, it ends its worker before `watch` can tell; then it is mended here."""
+        if not is_there(self._tuns[name]):
+            self._open()
+            self._refresh()
+        return self._tuns[name]
 
     def _open(self) -> None:
         """Opens what the plan has and we have not. A TUN that somebody deleted is opened anew."""

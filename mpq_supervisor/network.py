@@ -56,6 +56,9 @@ class Address(msgspec.Struct, frozen=True):
     address: str
     prefix: int
 
+    def __str__(self) -> str:
+        return f"address {self.address}/{self.prefix} dev {self.interface}"
+
     @property
     def version(self) -> int:
         """4 or 6."""
@@ -71,6 +74,13 @@ class Route(msgspec.Struct, frozen=True):
     gateway: str | None = None
     metric: int = METRIC
     source: str | None = None
+
+    def __str__(self) -> str:
+        words = [f"route {self.destination}"] if self.interface else [f"route unreachable {self.destination}"]
+        words += [f"via {self.gateway}"] if self.gateway else []
+        words += [f"dev {self.interface}"] if self.interface else []
+        words += [f"src {self.source}"] if self.source else []
+        return " ".join([*words, f"table {self.table} metric {self.metric}"])
 
     @property
     def version(self) -> int:
@@ -100,6 +110,13 @@ class Rule(msgspec.Struct, frozen=True):
     input: str | None = None
     output: str | None = None
 
+    def __str__(self) -> str:
+        selectors = [("from", self.source), ("iif", self.input), ("oif", self.output)]
+        words = [f"{word} {value}" for word, value in selectors if value is not None]
+        words += [f"fwmark {self.mark:#x}/{self.mask or 0:#x}"] if self.mark is not None else []
+        action = "unreachable" if self.table is None else f"lookup {self.table}"
+        return " ".join([f"IPv{self.version} rule {self.priority}:", *(words or ["from all"]), action])
+
 
 class TunLink(msgspec.Struct, frozen=True):
     """How a TUN of ours must be set; it is always up."""
@@ -107,6 +124,9 @@ class TunLink(msgspec.Struct, frozen=True):
     name: str
     mtu: int
     txqueuelen: int
+
+    def __str__(self) -> str:
+        return f"link {self.name} mtu {self.mtu} txqueuelen {self.txqueuelen} up"
 
 
 class ShaperClass(msgspec.Struct, frozen=True):
@@ -126,6 +146,9 @@ class Shaper(msgspec.Struct, frozen=True):
     interface: str
     rate: int
     classes: tuple[ShaperClass, ...]
+
+    def __str__(self) -> str:
+        return f"HTB of {self.rate * 8 / 1e6:g} Mbit/s on {self.interface}"
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from ipaddress import IPv6Network
+from ipaddress import IPv4Address, IPv6Network
 from typing import TypeVar
 
 from mpq_supervisor.decode import Problem, join
-from mpq_supervisor.schema import Network
+from mpq_supervisor.schema import Address, Network
 from mpq_worker.contract import TrafficClass
 
 _T = TypeVar("_T")
@@ -47,6 +47,12 @@ def check_inner(path: str, network: Network, problems: Problems) -> bool:
         return True
     problems.add(path, f"{network} is too small: a /24 (IPv6: /120) or larger has room for the hub's 254")
     return False
+
+
+def is_host(address: Address) -> bool:
+    """Whether a host on the Internet can have this address; one of a link alone would need its interface."""
+    nobody = address.is_unspecified or address.is_multicast or address.is_link_local
+    return not nobody and not (isinstance(address, IPv4Address) and address.is_reserved)
 
 
 def check_interface_length(path: str, what: str, name: str, problems: Problems) -> None:

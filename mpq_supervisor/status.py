@@ -67,9 +67,14 @@ class HostStatus(msgspec.Struct, frozen=True):
 
 
 def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
-    """How a worker stands at monotonic time `now`; `sunk` is `Host.sunk`, shown among its drops."""
-    entry, life, report = worker.entry, worker.life, worker.report
+    """How a worker stands at monotonic time `now`; `sunk` is `Host.sunk`, shown among its drops.
+
+    Counters are those of the last process; what is true of a moment only is not told of one that has ended.
+    """
+    entry, life, report, rates = worker.entry, worker.life, worker.report, worker.rates
     path = report.path or PathStats()
+    if worker.process is None:
+        path, rates, report = PathStats(), (0.0, 0.0), msgspec.structs.replace(report, sites=(), pss=0, loop_lag=0.0)
     running = life.state in (State.UP, State.DEGRADED) and life.ready_at is not None
     ended = life.starts > (1 if worker.process else 0)
     return WorkerStatus(
@@ -96,8 +101,8 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
         bytes_out=report.bytes_out,
         packets_in=report.packets_in,
         packets_out=report.packets_out,
-        rate_in=worker.rates[0],
-        rate_out=worker.rates[1],
+        rate_in=rates[0],
+        rate_out=rates[1],
         drops={**report.drops, "sunk": sunk} if sunk else report.drops,
         refusals=report.refusals,
         reconnects=report.reconnects,

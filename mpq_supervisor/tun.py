@@ -11,6 +11,7 @@ from mpq_worker.errors import HostFault
 
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000  # the data path will add IFF_VNET_HDR (0x4000) here
 
@@ -38,6 +39,17 @@ def open_tun(name: str) -> int:
         os.close(fd)
         raise _fault(f"TUN {name}", error) from error
     return fd
+
+
+def is_there(fd: int) -> bool:
+    """Whether the interface of a TUN's descriptor still exists; somebody may have deleted it."""
+    try:
+        fcntl.ioctl(fd, _TUNGETIFF, bytes(40))
+    except OSError as error:
+        if error.errno == errno.EBADFD:
+            return False
+        raise
+    return True
 
 
 def _fault(what: str, error: OSError) -> HostFault:

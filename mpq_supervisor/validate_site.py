@@ -6,7 +6,7 @@ import re
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import join, nearest
-from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each
+from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each, is_host
 from mpq_supervisor.schema import Inner, SiteConfig
 from mpq_worker.contract import TrafficClass
 
@@ -34,7 +34,7 @@ def _check_hub_address(config: SiteConfig, problems: Problems) -> None:
             problems.add("hub.name", f'"{config.hub.name}" is neither a host name nor an address')
     for path, addresses in lists:
         for index, address in enumerate(addresses):
-            if address.is_unspecified or address.is_multicast:
+            if not is_host(address):
                 problems.add(f"{path}[{index}]", f"{address} is no address of a host")
             elif address in addresses[:index]:
                 problems.add(f"{path}[{index}]", f"{address} is there twice")

@@ -113,8 +113,14 @@ class System:
 
     def until_replaced(self, side: Side, name: str, pid: int) -> WorkerStatus:
         """Wait until a worker is UP in another process than `pid`."""
-        until(lambda: self.workers(side)[name].state is State.UP and self.workers(side)[name].pid != pid)
-        return self.workers(side)[name]
+        seen: list[WorkerStatus] = []
+
+        def replaced() -> bool:
+            seen.append(self.workers(side)[name])
+            return seen[-1].state is State.UP and seen[-1].pid != pid
+
+        until(replaced)
+        return seen[-1]
 
     def log(self, side: Side) -> str:
         """What one end has logged so far."""

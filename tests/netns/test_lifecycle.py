@@ -133,6 +133,22 @@ def test_permanent_exit_code_is_not_retried_until_told(system: System) -> None:
     assert set(pings.lost()) == {"br3"}
 
 
+def test_deleted_tun_costs_one_restart_of_its_own_worker(system: System) -> None:
+    before = system.workers("site")["br2"]
+    with system.pinged() as pings:
+        system.lab.run("site", ["ip", "link", "del", "br2"])
+        after = system.until_replaced("site", "br2", pid_of(before))
+        assert (after.restarts, after.last_exit) == (before.restarts + 1, "exit 69 (UNAVAILABLE)")
+        system.until_answered()
+    assert set(pings.lost()) == {"br2"}
+
+
+def test_stopped_tunnel_shows_no_figures_of_before(system: System) -> None:
+    ok(system.lab.ctl("site", "stop", "br2"))
+    stopped = system.until_state("site", State.STOPPED, "br2")["br2"]
+    assert (stopped.pid, stopped.rtt, stopped.rate_in, stopped.pss) == (None, None, 0.0, 0)
+
+
 # ---------------------------------------------------------------- WANs
 
 

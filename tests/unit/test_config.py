@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpq_supervisor import pki, schema
-from mpq_supervisor.config import ConfigError, load, parse
+from mpq_supervisor.config import MAX_SIZE, ConfigError, load, parse
 
 ROOT = Path(__file__).parents[2]
 SITE = (ROOT / "etc/site.toml").read_text()
@@ -107,9 +108,13 @@ def test_every_problem_is_found_at_once() -> None:
 _WAN6 = 'name = "wan6"\ninterface = "wan6"'
 
 SITE_MISTAKES = [
-    (('role = "site"', 'role = "sight"'), "role", "must be one of site"),
+    (('role = "site"', 'role = "sight"'), "role", 'must be "site" or "hub"'),
+    (('role = "site"', 'rolle = "site"'), "role", 'is "rolle" meant?'),
     (('address = "198.51.100.2" ', "address = [] "), "hub.address", "at least one"),
     (('address = "198.51.100.2" ', 'address = "0.0.0.0" '), "hub.address[0]", "no address of a host"),
+    (('address = "198.51.100.2" ', 'address = "255.255.255.255" '), "hub.address[0]", "no address of a host"),
+    (('address = "198.51.100.2" ', 'address = "fe80::1%wan4" '), "hub.address[0]", "no address of a host"),
+    (('name = "hub.example.net" ', r'name = "hub\u001b[31m" '), "hub.name", r'"hub\x1b[31m" is neither'),
     (('address = "198.51.100.2" ', 'address = "10.200.11.3" '), "inner.ipv4", "of wan[1] contains the hub's"),
     (('name = "hub.example.net" ', 'name = "hub example" '), "hub.name", "neither a host name"),
     (('"10.200.10.0/24"', '"10.200.10.1/24"'), "inner.ipv4", "has host bits set"),
@@ -123,6 +128,7 @@ SITE_MISTAKES = [
     ((_WAN6, 'name = "bulk"\ninterface = "wan6"'), "wan[2].name", "something else to `ctl`"),
     ((_WAN6, 'name = "cr1"\ninterface = "wan6"'), "wan[2].name", "name of a tunnel of wan[0]"),
     ((_WAN6, 'name = "wan6"\ninterface = "df2"'), "wan[1]", "name of the interface of wan[2]"),
+    ((_WAN6, 'name = "wan6"\ninterface = "lo"'), "wan[2].interface", "leads nowhere"),
     ((_WAN6, 'name = "wan6"\ninterface = "wan6;"'), "wan[2].interface", "no interface name"),
     ((_WAN6, _WAN6 + "\nsuffix = 1"), "wan[2].suffix", "taken: wan[0]"),
     ((_WAN6, _WAN6 + "\nhub_port = 45010"), "wan[2].hub_port", "taken: wan[0]"),
@@ -342,6 +348,15 @@ def test_load_without_a_readable_file(tmp_path: Path) -> None:
     assert _loading(tmp_path / "none.toml") == ["No such file or directory"]
     (tmp_path / "latin1.toml").write_bytes(b'role = "\xe4"')
     assert _loading(tmp_path / "latin1.toml") == ["byte 8: not UTF-8"]
+
+
+def test_load_reads_files_that_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", Path("/dev/zero")):
+        assert _loading(path) == ["not a regular file"]
+    with (tmp_path / "large.toml").open("wb") as file:
+        file.truncate(MAX_SIZE + 1)
+    assert _loading(tmp_path / "large.toml") == ["longer than 4 MiB"]
 
 
 def _toml(value: object) -> str:

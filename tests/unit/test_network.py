@@ -196,3 +196,22 @@ def test_shaper_prefers_critical_and_assures_no_more_than_there_is(site: HostPla
     assert {c.ceil for c in htb.classes} == {htb.rate}
     assert critical.limit == pytest.approx(0.020 * 18e6 / 8)
     assert shaper(site.wans[1], site.classes) is None
+
+
+def test_what_the_kernel_refuses_is_told_in_its_own_words() -> None:
+    said = [
+        Address("cr1", "10.200.10.1", 24),
+        Route(101, "0.0.0.0/0", "cr1"),
+        Route(101, "::/0", metric=BACKSTOP_METRIC),
+        Route(100, "0.0.0.0/0", "wan4", "192.0.2.1", source="192.0.2.2"),
+        Rule(4, 130, table=101, mark=0x10, mask=0xFF),
+        Rule(6, 140, input="lan1"),
+    ]
+    assert [str(thing) for thing in said] == [
+        "address 10.200.10.1/24 dev cr1",
+        "route 0.0.0.0/0 dev cr1 table 101 metric 1024",
+        "route unreachable ::/0 table 101 metric 4294967295",
+        "route 0.0.0.0/0 via 192.0.2.1 dev wan4 src 192.0.2.2 table 100 metric 1024",
+        "IPv4 rule 130: fwmark 0x10/0xff lookup 101",
+        "IPv6 rule 140: iif lan1 unreachable",
+    ]

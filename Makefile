@@ -37,6 +37,10 @@ build/relay: tools/relay.c | system
 	@mkdir -p build
 	@gcc -O2 -Wall -Wextra -Werror -o $@ $<
 
+build/load build/copy: build/%: tools/bench/%.c | system
+	@mkdir -p build
+	@gcc -O3 -Wall -Wextra -Werror -o $@ $<
+
 demo: venv build/relay ## nine tunnels, live, with loss and kills; writes build/demo.json
 	@$(PY) -m tools.demo
 
@@ -46,11 +50,13 @@ lint: venv
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo
 
-test: lint build/relay ## lint, types, imports, and every test
+test: lint build/relay build/load build/copy ## lint, types, imports, and every test
 	@$(PY) -m pytest
 
-bench: venv build/relay ## throughput, latency, memory beside bare veth; writes build/bench.json
-	@$(PY) -m tools.bench
+# ONLY="ladder growth" runs some experiments, RUNS=1 shortens all; the peers come from Debian.
+bench: venv build/relay build/load build/copy ## beside OpenVPN, wireguard-go, a bare copy; as it grows; writes build/bench.json, .png
+	@$(MAKE) -s system DEB_COMMANDS="openvpn:openvpn wireguard-go:wireguard-go wg:wireguard-tools" DEB_FILES=
+	@$(PY) -m tools.bench $(if $(RUNS),--runs $(RUNS)) $(ONLY)
 
 acceptance: venv build/relay ## isolation, shared link, shared core, 50 kills, start-up; writes build/acceptance.json
 	@$(PY) -m tools.acceptance

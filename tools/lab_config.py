@@ -123,13 +123,14 @@ def deploy(
     workers run on.
     """
     certificates = directory / "pki"
-    _issue(certificates)
+    issue(certificates)
     site = _write(directory, "site", SITE_NAME, 47000, site_cpus, _site_sections(rate_mbit))
     hub = _write(directory, "hub", HUB_NAME, 47100, hub_cpus, _hub_sections())
     return Deployment(site, hub, certificates, {tunnel.name: tunnel for tunnel in make_plan(load(site)).tunnels})
 
 
-def _issue(directory: Path) -> None:
+def issue(directory: Path) -> None:
+    """Certificates of an authority, the hub and the site, into a directory."""
     authority = pki.issue_authority()
     pki.save(authority, directory, "ca")
     pki.save(pki.issue_hub(authority, HUB_NAME), directory, HUB_NAME)

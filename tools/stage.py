@@ -43,6 +43,7 @@ class Stage:
             self.directory.mkdir(mode=0o711)
             self._build()
         except BaseException:
+            self._show_logs()
             self.close()
             raise
         return self
@@ -51,8 +52,7 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if error is not None:
-            for log in sorted(self.directory.glob("*.log")):
-                print(f"--- {log.name}\n{log.read_text(errors='replace')[-_LOG_TAIL:]}", file=sys.stderr)
+            self._show_logs()
         self.close()
 
     def close(self) -> None:
@@ -114,6 +114,10 @@ class Stage:
         response = self.ctl("site", "start", "all", wait=seconds)
         if response.code is not Code.OK:
             raise RuntimeError("; ".join(response.lines))
+
+    def _show_logs(self) -> None:
+        for log in sorted(self.directory.glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-_LOG_TAIL:]}", file=sys.stderr)
 
     def _build(self) -> None:
         """Make the namespaces and what joins them; `directory` is there, and empty."""

@@ -107,7 +107,8 @@ def addresses(role: Role) -> list[str]:
     return ["link set lo up", *_ADDRESSES[role]()]
 
 
-def _up(device: str, *prefixes: str) -> list[str]:
+def link_up(device: str, *prefixes: str) -> list[str]:
+    """`ip -batch` lines that set an interface up and give it addresses."""
     return [f"link set {device} up", *(f"addr add {p} dev {device}{' nodad' * (':' in p)}" for p in prefixes)]
 
 
@@ -119,7 +120,7 @@ def _default(address: str) -> str:
 def _lan() -> list[str]:
     lines = []
     for n in LANS:
-        lines += _up(f"lan{n}", f"{lan_address(n)}/24", f"fd00:16:{n}::9/64")
+        lines += link_up(f"lan{n}", f"{lan_address(n)}/24", f"fd00:16:{n}::9/64")
         for gateway in (f"172.16.{n}.1", f"fd00:16:{n}::1"):
             route = f"route add {_default(gateway)} via {gateway} dev lan{n}"
             lines += [f"{route} table {n}", f"{route} metric {n}"]
@@ -135,7 +136,7 @@ def lan_rules6() -> list[str]:
 def _site() -> list[str]:
     lines = []
     for n in LANS:
-        lines += _up(f"lan{n}", f"172.16.{n}.1/24", f"fd00:16:{n}::1/64")
+        lines += link_up(f"lan{n}", f"172.16.{n}.1/24", f"fd00:16:{n}::1/64")
     for k in WANS:
         lines.append(f"link set wan{k} up")
         lines += [*wan_lease(k, f"100.64.{k}.2/24"), *wan_lease(k, f"2001:db8:{k}::2/64")]
@@ -166,10 +167,10 @@ def _link() -> list[str]:
 def _router() -> list[str]:
     lines = []
     for k in WANS:
-        lines += _up(f"r{k}", f"100.64.{k}.1/24", f"2001:db8:{k}::1/64")
+        lines += link_up(f"r{k}", f"100.64.{k}.1/24", f"2001:db8:{k}::1/64")
     return [
         *lines,
-        *_up("core", "198.51.100.1/24", "2001:db8:100::1/64"),
+        *link_up("core", "198.51.100.1/24", "2001:db8:100::1/64"),
         f"route add 203.0.113.0/24 via {HUB}",
         f"route add 2001:db8:200::/64 via {HUB6}",
     ]
@@ -177,8 +178,8 @@ def _router() -> list[str]:
 
 def _hub() -> list[str]:
     return [
-        *_up("ens3", f"{HUB}/24", f"{HUB6}/64"),
-        *_up("srv", "203.0.113.1/24", "2001:db8:200::1/64"),
+        *link_up("ens3", f"{HUB}/24", f"{HUB6}/64"),
+        *link_up("srv", "203.0.113.1/24", "2001:db8:200::1/64"),
         "route add default via 198.51.100.1",
         "route add ::/0 via 2001:db8:100::1",
     ]
@@ -186,7 +187,7 @@ def _hub() -> list[str]:
 
 def _server() -> list[str]:
     return [
-        *_up("eth0", f"{SERVER}/24", f"{SERVER6}/64"),
+        *link_up("eth0", f"{SERVER}/24", f"{SERVER6}/64"),
         "route add default via 203.0.113.1",
         "route add ::/0 via 2001:db8:200::1",
     ]

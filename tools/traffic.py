@@ -167,11 +167,12 @@ def start_load(stage: Stage, sender: Role, receiver: Role, flows: list[udp_load.
 
 
 class TcpFlow(msgspec.Struct, frozen=True, kw_only=True):
-    """One TCP stream by iperf3 to a port of `target`; `reverse` is from the server to the client."""
+    """TCP by iperf3 to a port of `target`, `streams` at once; `reverse` is from the server to the client."""
 
     target: str
     port: int
     reverse: bool = False
+    streams: int = 1
     via: Via = Via()
 
 
@@ -205,7 +206,7 @@ class TcpRun:
             "--connect-timeout",
             "5000",
         ]
-        argv += ["-R"] * flow.reverse + ["--dscp", str(flow.via.dscp)]
+        argv += ["-R"] * flow.reverse + ["-P", str(flow.streams), "--dscp", str(flow.via.dscp)]
         argv += ["-B", flow.via.source] if flow.via.source else []
         argv += ["--bind-dev", flow.via.device] if flow.via.device else []
         self._client = stage.exec(client, argv, stdout=subprocess.PIPE)

@@ -1,0 +1,106 @@
+"""mpq as a contender: the product as it is, both supervisors, with as many tunnels as asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mpq_supervisor.config import load
+from mpq_supervisor.plan import make_plan
+from mpq_worker.contract import TrafficClass
+from tools.bench.bed import INNER_MTU, Contender
+from tools.lab_config import HUB_NAME, SITE_NAME, issue
+from tools.product import Side
+from tools.topology import HUB
+
+_COMMON = """
+role = "{role}"
+identity = {{ certificate = "{pki}/{name}.crt", key = "{pki}/{name}.key", ca = "{pki}/ca.crt" }}
+supervisor = {{ state_directory = "{directory}/{role}", uid_base = {uids}, control_group = "root" }}
+class = [{classes}]
+"""
+_SITE = f"""
+hub = {{ name = "{HUB_NAME}", address = "{HUB}" }}
+inner = {{ ipv4 = "10.200.0.0/16", ipv6 = "fd6d:7071::/64" }}
+"""
+_WAN = f"""
+[[wan]]
+name = "wan{{wan}}"
+interface = "wan{{wan}}"
+mtu = {INNER_MTU}
+"""
+_LISTENER = f"""
+[[listener]]
+name = "mt{{wan}}"
+port = {{port}}
+ipv4 = "10.{{subnet}}.0.0/16"
+ipv6 = "fd6d:7071:0:{{i}}::/64"
+mtu = {INNER_MTU}
+"""
+_HUB_SITE = """
+[[site]]
+name = "{name}"
+number = {number}
+"""
+
+
+class Tunnel(NamedTuple):
+    """One of mpq's tunnels: the site's interface, both inner addresses, and the workers at both ends."""
+
+    device: str
+    near: str
+    far: str
+    workers: dict[Side, str]
+
+
+class Mpq(Contender):
+    """`wans` times `classes` tunnels; measured as a contender, it is the first. The hub knows `guests` more sites,
+    whose certificates are in `directory/pki`, for a simulator to use."""
+
+    label = "tunnel"
+
+    def __init__(
+        self,
+        prefix: str,
+        wans: int = 1,
+        classes: tuple[TrafficClass, ...] = (TrafficClass.DEFAULT,),
+        guests: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(prefix, wans)
+        self.pki = self.directory / "pki"
+        self._classes = classes
+        self._guests = guests
+        self.tunnels: list[Tunnel] = []
+        self._pids: dict[Side, dict[str, int]] = {"site": {}, "hub": {}}
+
+    def raise_tunnel(self) -> None:
+        issue(self.pki)
+        site = self._write("site", SITE_NAME, 47000, _SITE + "".join(_WAN.format(wan=k) for k in self.wans))
+        listeners = [_LISTENER.format(wan=k, port=45009 + k, subnet=199 + k, i=k - 1) for k in self.wans]
+        sites = [_HUB_SITE.format(name=name, number=i) for i, name in enumerate((SITE_NAME, *self._guests))]
+        self.start("hub", self._write("hub", HUB_NAME, 47100, "".join(listeners + sites)))
+        self.start("site", site)
+        self.wait_up()
+        for plan in make_plan(load(site)).tunnels:
+            assert plan.peer4 is not None
+            assert plan.inner4 is not None
+            assert plan.traffic_class is not None
+            hub = f"mt{plan.wan.removeprefix('wan')}.{plan.traffic_class.name.lower()}"
+            self.tunnels.append(Tunnel(plan.tun, plan.inner4, plan.peer4, {"site": plan.name, "hub": hub}))
+        self.device, self.near, self.far, _ = self.tunnels[0]
+        for side, pids in self._pids.items():
+            status = self.ctl(side, "status").status
+            assert status is not None
+            pids |= {worker.name: worker.pid for worker in status.workers if worker.pid is not None}
+
+    def pids(self, side: Side) -> list[int]:
+        return [self._pids[side][tunnel.workers[side]] for tunnel in self.tunnels]
+
+    def _write(self, role: Side, name: str, uids: int, sections: str) -> Path:
+        classes = ", ".join(f'{{ name = "{c.name.lower()}" }}' for c in self._classes)
+        common = _COMMON.format(
+            role=role, name=name, pki=self.pki, directory=self.directory, uids=uids, classes=classes
+        )
+        path = self.directory / f"{role}.toml"
+        path.write_text(common + sections)
+        return path

@@ -6,8 +6,8 @@ highest delivery rate of the last ten round trips times the smallest RTT of the 
 - There is no probing cycle. A gain of two lets an inner flow double its rate every round trip, and a sender
   that has little to say keeps a small window by itself, since nothing was delivered beyond it. That is what
   "application-limited aware" comes to, and why the window cannot grow to the 12-15 MB of a stock sender.
-- Loss alone is radio noise. Loss in a round whose RTT stands above the minimum is a queue that overflows, and
-  the gain falls to just above one until a round without it.
+- Loss alone is radio noise. Loss in a round whose RTT stands above the minimum is a queue that overflows: the
+  gain falls to just above one, and comes back by a step for every round without it.
 
 Pure: `now` is an argument, in seconds; sizes in bytes, rates in bytes per second.
 """
@@ -19,6 +19,7 @@ from typing import NamedTuple
 MIN_PACKETS = 32
 GAIN = 2.0
 CONGESTED_GAIN = 1.15
+GAIN_STEP = 0.05
 CONGESTED_LOSS = 0.02
 RATE_ROUNDS = 10
 LEAST_RTT = 0.0001
@@ -53,7 +54,7 @@ class DeliveryRate:
         self._round_acked = 0
         self._round_lost = 0
         self._round_rtt = float("inf")
-        self._congested = False
+        self._gain = GAIN
         self._min_rtt = float("inf")
         self._min_rtt_time = 0.0
         self._recent_rtt = float("inf")
@@ -111,7 +112,8 @@ class DeliveryRate:
         self._round_end = self._delivered
         lost, acked = self._round_lost, self._round_acked
         queued = self._round_rtt > self._min_rtt + max(0.005, self._min_rtt / 4)
-        self._congested = queued and lost > CONGESTED_LOSS * (lost + acked)
+        congested = queued and lost > CONGESTED_LOSS * (lost + acked)
+        self._gain = CONGESTED_GAIN if congested else min(self._gain + GAIN_STEP, GAIN)
         self._round_acked = self._round_lost = 0
         self._round_rtt = float("inf")
         self._was_filled, self._filled = self._filled, False
@@ -124,6 +126,6 @@ class DeliveryRate:
         if now < self._drain_until:
             window = max(4.0 * self._mss, product / 2)
         else:
-            window = max(self._floor, (CONGESTED_GAIN if self._congested else GAIN) * product)
+            window = max(self._floor, self._gain * product)
         self.window = int(min(window, self._cap))
         self.pacing_rate = max(window, self._floor) / self._min_rtt

@@ -16,9 +16,11 @@ import pytest
 
 from mpq_supervisor.control import Code
 from mpq_supervisor.lifecycle import State
-from tests.netns.product import SIDES, System, end, ok, pid_of, until, wan_of
+from tests.netns.product import System, ok, wan_of
 from tools.lab_config import SITE_NAME
 from tools.product import Side
+from tools.system import SIDES, pid_of
+from tools.wait import end, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

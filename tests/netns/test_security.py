@@ -19,10 +19,12 @@ from mpq_supervisor import pki
 from mpq_worker.contract import Ready
 from mpq_worker.wire import Claims, Hello, encode_claims, encode_control
 from tests.netns.peers import WORKER, Stranger, outside_socket
-from tests.netns.product import SIDES, System, ok, until
+from tests.netns.product import System, ok
 from tests.sim.packets import packet
 from tools.lab_config import HUB_NAME, SITE_NAME
 from tools.product import Side
+from tools.system import SIDES
+from tools.wait import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -20,12 +20,14 @@ import pytest
 from mpq_supervisor import pki
 from mpq_supervisor.lifecycle import State
 from mpq_worker.contract import slot_of
-from tests.netns.product import SIDES, System, ok, until, wan_of
+from tests.netns.product import System, ok, wan_of
 from tools.ping import Stream
 from tools.product import Product
 from tools.sockets import Via
+from tools.system import SIDES
 from tools.topology import HUB, HUB6, LANS, SERVER, SERVER6, WANS, lan_address
 from tools.traffic import start_pings
+from tools.wait import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

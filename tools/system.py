@@ -1,0 +1,132 @@
+"""The product at both ends of a lab, under one hand: start, end, look at it, and at what it does to its hosts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mpq_supervisor.lifecycle import State
+from mpq_supervisor.status import HostStatus, WorkerStatus
+from tools import namespaces
+from tools.lab import Lab
+from tools.lab_config import Deployment
+from tools.product import Product, Side
+from tools.topology import Role
+from tools.wait import end, until
+
+SIDES: tuple[Side, ...] = ("hub", "site")
+
+
+class System:
+    """Site and hub of a deployment."""
+
+    def __init__(self, lab: Lab, deployment: Deployment) -> None:
+        self.lab = lab
+        self.deployment = deployment
+        self.tunnels = deployment.tunnels
+        self.products: dict[Side, Product] = {}
+        self.configs: dict[Side, Path] = {"site": deployment.site, "hub": deployment.hub}
+
+    # ------------------------------------------------------------ running
+
+    def start(self, *sides: Side) -> None:
+        """Run these ends; returns when they are ready, which is not UP."""
+        for side in sides:
+            self.products[side] = self.lab.start(side, self.configs[side])
+        for side in sides:
+            self.products[side].wait_ready()
+
+    def stop(self, side: Side) -> int:
+        """SIGTERM; returns the exit code."""
+        del self.products[side]
+        return self.lab.stop(side)
+
+    def kill(self, side: Side) -> None:
+        """SIGKILL to the supervisor of one end; returns when it is dead."""
+        end(self.products.pop(side).pid)
+
+    def runs(self, side: Side) -> bool:
+        """Whether a supervisor of ours is alive there."""
+        return side in self.products and Path(f"/proc/{self.products[side].pid}/exe").exists()
+
+    # ------------------------------------------------------------ looking
+
+    def status(self, side: Side) -> HostStatus:
+        """What `ctl status` says. Raises OSError when no supervisor answers."""
+        response = self.lab.ctl(side, "status")
+        assert response.status is not None
+        return response.status
+
+    def workers(self, side: Side) -> dict[str, WorkerStatus]:
+        """All workers of one end, by name."""
+        return {worker.name: worker for worker in self.status(side).workers}
+
+    def pids(self, side: Side) -> dict[str, int]:
+        """The pid of every worker of one end; all must have one."""
+        return {name: pid_of(worker) for name, worker in self.workers(side).items()}
+
+    def until_state(self, side: Side, state: State, *names: str) -> dict[str, WorkerStatus]:
+        """Wait for workers (all, without a name) to be in a state."""
+        workers: dict[str, WorkerStatus] = {}
+
+        def reached() -> bool:
+            workers.update(self.workers(side))
+            return all(workers[name].state is state for name in names or workers)
+
+        until(reached, lambda: str({name: (w.state, w.reason) for name, w in workers.items()}))
+        return workers
+
+    def until_replaced(self, side: Side, name: str, pid: int) -> WorkerStatus:
+        """Wait until a worker is UP in another process than `pid`."""
+        seen: list[WorkerStatus] = []
+
+        def replaced() -> bool:
+            seen.append(self.workers(side)[name])
+            return seen[-1].state is State.UP and seen[-1].pid != pid
+
+        until(replaced)
+        return seen[-1]
+
+    def log(self, side: Side) -> str:
+        """What one end has logged so far."""
+        return (self.lab.directory / f"{side}.log").read_text()
+
+    @contextmanager
+    def logged(self, side: Side) -> Iterator[list[str]]:
+        """The lines that one end logs meanwhile; the list is filled at the end."""
+        begin = len(self.log(side))
+        lines: list[str] = []
+        try:
+            yield lines
+        finally:
+            lines += self.log(side)[begin:].splitlines()
+
+    def state_of(self, side: Side) -> dict[str, list[str]]:
+        """All of the kernel's network state that mpq could leave behind, in words."""
+
+        def ask(*argv: str) -> list[str]:
+            return sorted(" ".join(line.split()) for line in self.lab.run(side, argv).stdout.splitlines())
+
+        return {
+            "links": sorted(self.counters(side)),
+            "rules": ask("ip", "rule") + ask("ip", "-6", "rule"),
+            "routes": [route for f in "46" for route in ask("ip", f"-{f}", "route", "show", "table", "all")],
+            "tables": ask("nft", "list", "tables"),
+            "qdiscs": ask("tc", "qdisc"),
+            "processes": [str(pid) for pid in namespaces.pids([self.lab.name(side)])],
+        }
+
+    def counters(self, role: Role) -> dict[str, tuple[int, int]]:
+        """Packets received and sent by every interface of a namespace, by its name."""
+        links = json.loads(self.lab.run(role, ["ip", "-j", "-s", "link"]).stdout)
+        return {
+            link["ifname"]: (link["stats64"]["rx"]["packets"], link["stats64"]["tx"]["packets"]) for link in links
+        }
+
+
+def pid_of(worker: WorkerStatus) -> int:
+    """The worker's process, which must be there."""
+    assert worker.pid is not None, f"{worker.name} is {worker.state}"
+    return worker.pid

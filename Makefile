@@ -11,7 +11,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint bench acceptance install install-files uninstall clean
+.PHONY: help system venv demo test lint bench acceptance chaos install install-files uninstall clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -60,6 +60,9 @@ bench: venv build/relay build/load build/copy ## beside OpenVPN, wireguard-go, a
 
 acceptance: venv build/relay ## isolation, shared link, shared core, 50 kills, start-up; writes build/acceptance.json
 	@$(PY) -m tools.acceptance
+
+chaos: venv build/relay ## faults of every kind under numbered probes (HOURS=n SEED=n); writes build/chaos.json, .png
+	@$(PY) -m tools.chaos $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 # A package is staged in DESTDIR. Of what is in /etc only the examples are replaced: the rest is the administrator's.
 PREFIX ?= /usr

@@ -20,6 +20,7 @@ import json
 import msgspec
 
 from tools import namespaces, topology
+from tools.product import Side
 from tools.relay import LineStats, Relay
 from tools.stage import Stage
 from tools.topology import WANS, Direction, Flow, Loss, Role
@@ -48,6 +49,7 @@ class Lab(Stage):
         self._seed = seed
         self._relay: Relay | None = None
         self._losses: dict[Flow, Loss] = {}
+        self._bindings: dict[int, int] = {}  # how often each WAN behind a NAT was bound
         self._addresses = {(k, v): a for k in WANS for v, a in ((4, f"100.64.{k}.2/24"), (6, f"2001:db8:{k}::2/64"))}
 
     def close(self) -> None:
@@ -119,6 +121,32 @@ class Lab(Stage):
         ]
         namespaces.batch(replace, ["ip", "-n", self.name("router")])
         namespaces.batch(topology.wan_lease(wan, new), ["ip", "-n", self.name("site")])
+        self._apply_nat()
+
+    def remove_wan(self, wan: int) -> None:
+        """Take the interface away from the site, as when a modem is unplugged."""
+        namespaces.batch([f"link set wan{wan} netns {self.name('link')}"], ["ip", "-n", self.name("site")])
+
+    def return_wan(self, wan: int) -> None:
+        """Give it back: same name, another index."""
+        namespaces.batch([f"link set wan{wan} netns {self.name('site')}"], ["ip", "-n", self.name("link")])
+        self.renew(wan)
+
+    def renew(self, wan: int) -> None:
+        """Have the WAN up with a lease of the addresses that it had."""
+        lines = [line for version in (4, 6) for line in topology.wan_lease(wan, self._addresses[wan, version])]
+        namespaces.batch([f"link set wan{wan} up", *lines], ["ip", "-n", self.name("site")])
+
+    def rebind(self, wan: int) -> None:
+        """Put the WAN's IPv4 behind a NAT, or give it another public address there; the old one is then dead."""
+        self._bindings[wan] = self._bindings.get(wan, 0) + 1
+        self._apply_nat()
+
+    def limit_disk(self, side: Side, size: str) -> None:
+        """Have one end keep its files on a disk of its own of this size (`256k`); before it is started."""
+        directory = self.directory / side
+        directory.mkdir(mode=0o755)
+        namespaces.feed(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(directory)], "")
 
     @property
     def relay(self) -> Relay:
@@ -161,6 +189,9 @@ class Lab(Stage):
 
     def _apply_losses(self) -> None:
         self._nft(topology.loss_table(list(self._losses.values())))
+
+    def _apply_nat(self) -> None:
+        self._nft(topology.nat_table({k: (self._addresses[k, 4], n) for k, n in self._bindings.items()}))
 
     def _nft(self, text: str) -> None:
         namespaces.feed([*namespaces.enter(self.name("router")), "nft", "-f", "-"], text)

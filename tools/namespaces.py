@@ -87,6 +87,10 @@ def remove(prefix: str) -> None:
     kill(names)
     if names:
         batch(f"netns del {name}" for name in names)
+    for line in Path("/proc/mounts").read_text().splitlines():
+        point = Path(line.split()[1])
+        if point.is_relative_to(directory_of(prefix)):
+            feed(["umount", str(point)], "")
     shutil.rmtree(directory_of(prefix), ignore_errors=True)
 
 

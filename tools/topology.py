@@ -14,6 +14,7 @@
 
 A WAN's rate is limited by TBF at the router's side: u upwards, r downwards. Loss and leaks are nft rules in the
 router. Namespaces are called `{prefix}-{role}`. Without a relay there is no link: wanK and rK are one veth.
+A WAN behind a NAT is seen by the hub as 198.18.K.N.
 The router has no route to the LANs or the inner addresses, and counts whoever tries: that is traffic in clear.
 """
 
@@ -37,6 +38,7 @@ ROLES: tuple[Role, ...] = ("lan", "site", "link", "router", "hub", "server")
 # Addresses that must never be seen outside a tunnel: the LANs, the inner networks, and every unique local one.
 INNER = "{ 172.16.0.0/16, 10.200.0.0/16 }"
 INNER6 = "fd00::/8"
+_NAT = "198.18.{wan}.0/24"
 _PORTS = "{ " + ", ".join(f'"r{k}"' for k in WANS) + " }"
 
 
@@ -232,6 +234,32 @@ delete table inet loss
 table inet loss {{
     {body}
     chain forward {{
+        {chain}
+    }}
+}}
+"""
+
+
+def nat_table(bindings: dict[int, tuple[str, int]]) -> str:
+    """nft transaction of a NAT without memory: each WAN's address (with prefix length) has the `n`th public one.
+
+    What comes for an earlier public address is dropped without a word, as behind a NAT that has forgotten.
+    """
+    rules = []
+    for wan, (address, n) in bindings.items():
+        inside, outside = ip_interface(address).ip, ip_interface(_NAT.format(wan=wan)).network
+        public = outside[1 + n % (outside.num_addresses - 2)]
+        rules += [
+            f'iifname "r{wan}" ip saddr {inside} ip saddr set {public}',
+            f'iifname "core" ip daddr {public} ip daddr set {inside}',
+            f'iifname "core" ip daddr {outside} drop',
+        ]
+    chain = "\n        ".join(["type filter hook prerouting priority mangle;", *rules])
+    return f"""
+table inet nat
+delete table inet nat
+table inet nat {{
+    chain prerouting {{
         {chain}
     }}
 }}

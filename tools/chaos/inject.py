@@ -1,0 +1,169 @@
+"""What a fault does: from its beginning to its end, that is until it is undone where it can be undone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from tools.chaos.memory import MemoryGroup
+from tools.chaos.plan import Fault
+from tools.product import Side
+from tools.system import System
+from tools.topology import HUB, Flow
+from tools.wait import end, pause, until
+
+RESTART_DELAY = 0.25
+"""Seconds until whoever manages services starts a dead supervisor again: RestartSec= of the unit."""
+
+
+class Injector:
+    """Does faults to a running system. `memory` are the groups that its two supervisors were started in."""
+
+    def __init__(self, system: System, memory: dict[Side, MemoryGroup]) -> None:
+        self._system = system
+        self._lab = system.lab
+        self._memory = memory
+        self._moves = 0
+        self._doers: dict[str, Callable[[Fault], None]] = {
+            "worker.kill": lambda fault: self._signal(fault, signal.SIGKILL),
+            "worker.segv": lambda fault: self._signal(fault, signal.SIGSEGV),
+            "worker.term": lambda fault: self._signal(fault, signal.SIGTERM),
+            "worker.stop": lambda fault: self._signal(fault, signal.SIGSTOP),
+            "worker.pause": lambda fault: self._pause(self._pid(fault), fault.seconds),
+            "worker.restart": self._restart,
+            "zygote.kill": lambda fault: os.kill(self._zygote(fault.side), signal.SIGKILL),
+            "zygote.stop": lambda fault: os.kill(self._zygote(fault.side), signal.SIGSTOP),
+            "supervisor.pause": lambda fault: self._pause(self._system.products[fault.side].pid, fault.seconds),
+            "supervisor.kill": lambda fault: self._end_supervisor(fault.side, signal.SIGKILL),
+            "supervisor.segv": lambda fault: self._end_supervisor(fault.side, signal.SIGSEGV),
+            "supervisor.term": lambda fault: self._end_supervisor(fault.side, signal.SIGTERM),
+            "disk.full": self._fill_disk,
+            "descriptors.none": self._exhaust_descriptors,
+            "memory.none": self._exhaust_memory,
+            "tun.delete": self._delete_tun,
+            "wan.down": self._wan_down,
+            "wan.remove": self._remove_wan,
+            "wan.carrier": self._pull_cable,
+            "wan.address": self._change_address,
+            "wan.blackout": self._black_out,
+            "wan.rebind": lambda fault: self._lab.rebind(_wan(fault)),
+            "hub.address": self._take_hub_address,
+        }
+
+    def do(self, fault: Fault) -> None:
+        """Inject the fault and return at its end."""
+        self._doers[fault.kind](fault)
+
+    # ------------------------------------------------------------ processes
+
+    def _pid(self, fault: Fault) -> int:
+        return self._system.pids(fault.side)[fault.victim]
+
+    def _zygote(self, side: Side) -> int:
+        pid = self._system.status(side).zygote_pid
+        assert pid is not None
+        return pid
+
+    def _signal(self, fault: Fault, number: signal.Signals) -> None:
+        """Returns when the process is gone, which after SIGSTOP is the watchdog's work."""
+        pid = self._pid(fault)
+        os.kill(pid, number)
+        until(lambda: not psutil.pid_exists(pid))
+
+    def _pause(self, pid: int, seconds: float) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        pause(seconds)
+        with suppress(ProcessLookupError):  # the watchdog was faster
+            os.kill(pid, signal.SIGCONT)
+
+    def _restart(self, fault: Fault) -> None:
+        self._lab.ctl(fault.side, "restart", fault.victim, wait=10)
+
+    def _end_supervisor(self, side: Side, number: signal.Signals) -> None:
+        end(self._system.products[side].pid, number)
+        pause(RESTART_DELAY)
+        self._system.start(side)
+        self._memory[side].take(self._system.products[side].pid)
+
+    # ------------------------------------------------------------ what a host runs short of
+
+    def _kill_meanwhile(self, fault: Fault) -> None:
+        os.kill(self._pid(fault), signal.SIGKILL)
+        pause(fault.seconds)
+
+    def _fill_disk(self, fault: Fault) -> None:
+        filler = self._lab.directory / fault.side / "filler"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        try:
+            self._kill_meanwhile(fault)
+        finally:
+            filler.unlink()
+
+    def _exhaust_descriptors(self, fault: Fault) -> None:
+        supervisor = self._system.products[fault.side].pid
+        with _limited(supervisor, len(os.listdir(f"/proc/{supervisor}/fd"))):
+            self._kill_meanwhile(fault)
+
+    def _exhaust_memory(self, fault: Fault) -> None:
+        pid = self._pid(fault)
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+        self._memory[fault.side].exhaust(pid)
+
+    # ------------------------------------------------------------ interfaces, addresses, ways
+
+    def _delete_tun(self, fault: Fault) -> None:
+        self._lab.run(fault.side, ["ip", "link", "del", fault.victim])
+
+    def _wan_down(self, fault: Fault) -> None:
+        self._lab.run("site", ["ip", "link", "set", fault.victim, "down"])
+        pause(fault.seconds)
+        self._lab.renew(_wan(fault))
+
+    def _remove_wan(self, fault: Fault) -> None:
+        self._lab.remove_wan(_wan(fault))
+        pause(fault.seconds)
+        self._lab.return_wan(_wan(fault))
+
+    def _pull_cable(self, fault: Fault) -> None:
+        self._lab.carrier(_wan(fault), False)
+        pause(fault.seconds)
+        self._lab.carrier(_wan(fault), True)
+
+    def _change_address(self, fault: Fault) -> None:
+        self._moves += 1
+        self._lab.address(_wan(fault), f"100.{65 + self._moves % 60}.{_wan(fault)}.2/24")
+
+    def _black_out(self, fault: Fault) -> None:
+        flow = Flow(wan=_wan(fault))
+        self._lab.drop_all(flow)
+        pause(fault.seconds)
+        self._lab.clear_loss()
+
+    def _take_hub_address(self, fault: Fault) -> None:
+        self._lab.run("hub", ["ip", "addr", "del", f"{HUB}/24", "dev", "ens3"])
+        pause(fault.seconds)
+        self._lab.run("hub", ["ip", "addr", "add", f"{HUB}/24", "dev", "ens3"])
+        self._lab.run("hub", ["ip", "route", "replace", "default", "via", "198.51.100.1"])
+
+
+def _wan(fault: Fault) -> int:
+    return int(fault.victim.removeprefix("wan"))
+
+
+@contextmanager
+def _limited(pid: int, descriptors: int) -> Iterator[None]:
+    """A process that may open no further descriptor meanwhile."""
+    process = psutil.Process(pid)
+    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (descriptors, hard))
+    try:
+        yield
+    finally:
+        process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))

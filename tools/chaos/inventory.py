@@ -1,0 +1,88 @@
+"""What the product has of its two hosts: descriptors, processes, memory, network; and what it has kept too much."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import Counter
+
+import msgspec
+import psutil
+
+from tools import namespaces
+from tools.system import SIDES, System
+
+MEMORY_GROWTH = 0.1
+MEMORY_SLACK = 2 << 20
+"""A process may have grown by a share of what it had, and by this many bytes."""
+_NUMBER = re.compile(r"\[\d+\]|[0-9a-f]{8,}")
+_LINK_LOCAL = "fe80:"
+
+
+class Inventory(msgspec.Struct, frozen=True):
+    """By process ("site br2", "hub supervisor"): its descriptors by kind, its resident bytes. The rest by host.
+
+    Resident and not proportional: what a process shares with others changes when these are replaced.
+    """
+
+    descriptors: dict[str, dict[str, int]]
+    memory: dict[str, int]
+    network: dict[str, list[str]]
+    processes: dict[str, int]
+
+
+def take_inventory(system: System) -> Inventory:
+    """Look at both hosts now."""
+    descriptors, memory = {}, {}
+    network: dict[str, list[str]] = {}
+    processes: dict[str, int] = {}
+    for side in SIDES:
+        status = system.status(side)
+        named = {"supervisor": status.pid, "zygote": status.zygote_pid, **{w.name: w.pid for w in status.workers}}
+        for name, pid in named.items():
+            assert pid is not None, f"{side} {name} does not run"
+            descriptors[f"{side} {name}"] = _descriptors(pid)
+            memory[f"{side} {name}"] = psutil.Process(pid).memory_info().rss
+        processes[side] = len(namespaces.pids([system.lab.name(side)]))
+        rules = system.lab.run(side, ["nft", "-s", "-t", "list", "ruleset"]).stdout.splitlines()
+        state = {what: lines for what, lines in system.state_of(side).items() if what != "processes"}
+        for what, lines in {**state, "nftables": rules}.items():
+            network[f"{side} {what}"] = sorted(line for line in lines if _LINK_LOCAL not in line)
+    return Inventory(descriptors, memory, network, processes)
+
+
+def differences(before: Inventory, after: Inventory) -> list[str]:
+    """What there is too much of in `after`, or too little, in words.
+
+    Fewer descriptors are no leak: a zygote keeps one for each worker that it forked itself.
+    """
+    told = []
+    for name, kinds in before.descriptors.items():
+        leaked = Counter(after.descriptors[name]) - Counter(kinds)
+        if leaked:
+            told.append(f"{name}: descriptors {_difference(Counter(), leaked)}")
+    for name, resident in before.memory.items():
+        if after.memory[name] > resident * (1 + MEMORY_GROWTH) + MEMORY_SLACK:
+            told.append(f"{name}: grew from {resident / 1e6:.1f} to {after.memory[name] / 1e6:.1f} MB")
+    for side, count in before.processes.items():
+        if after.processes[side] != count:
+            told.append(f"{side}: {after.processes[side]} processes, {count} before")
+    for what, lines in before.network.items():
+        if after.network[what] != lines:
+            told.append(f"{what}: {_difference(Counter(lines), Counter(after.network[what]))}")
+    return told
+
+
+def _descriptors(pid: int) -> dict[str, int]:
+    kinds: Counter[str] = Counter()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it was open for a moment only
+            kinds[_NUMBER.sub("", os.readlink(f"/proc/{pid}/fd/{fd}"))] += 1
+    return dict(kinds)
+
+
+def _difference(before: Counter[str], after: Counter[str]) -> str:
+    more = [f"+{count} {line}" for line, count in (after - before).items()]
+    less = [f"-{count} {line}" for line, count in (before - after).items()]
+    return "; ".join([*more, *less])

@@ -1,0 +1,132 @@
+"""Whose fault is each lost, overtaken or doubled probe? Pure.
+
+A fault may cost its own tunnels packets from shortly before it (what was under way) until `bound` seconds after its
+end, and not beyond the beginning of the next. Everything outside of that is a violation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from tools.chaos.kinds import BY_NAME
+from tools.chaos.plan import Fault
+from tools.probe_report import ProbeStream
+
+IN_FLIGHT_NS = 250_000_000
+"""How long before a fault a probe may have been sent that was still under way then, queues included."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A fault as it came: from `begin_ns` to `end_ns`, everything UP again at `up_ns` (None: not in time)."""
+
+    fault: Fault
+    begin_ns: int
+    end_ns: int
+    up_ns: int | None
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """What a fault cost one tunnel in one direction.
+
+    `outage_ms` is from the first lost probe's sending to that of the first that arrived after the last lost one;
+    `gaps` is the number of separate runs of losses in it.
+    """
+
+    tunnel: str
+    way: str
+    lost: int
+    gaps: int
+    outage_ms: float
+    reordered: int
+
+
+class Impact(msgspec.Struct, frozen=True):
+    """A fault and the damage to each of its tunnels that had any."""
+
+    event: Event
+    damages: tuple[Damage, ...]
+
+    @property
+    def outage_ms(self) -> float:
+        """The longest outage of any of its tunnels, 0 of none."""
+        return max((damage.outage_ms for damage in self.damages), default=0.0)
+
+    @property
+    def lost(self) -> int:
+        """Probes lost, all its tunnels and both directions together."""
+        return sum(damage.lost for damage in self.damages)
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The impact of every fault, and in words what no fault excuses; `unexcused` counts the probes of that."""
+
+    impacts: list[Impact]
+    violations: list[str]
+    unexcused: int
+
+
+def judge(events: Sequence[Event], streams: Sequence[ProbeStream]) -> Verdict:
+    """Attribute everything that befell the probes. `events` are in order of time and do not overlap."""
+    damages: dict[int, list[Damage]] = {event.fault.number: [] for event in events}
+    violations, unexcused = [], 0
+    for stream in streams:
+        windows = list(_windows(events, stream.name))
+        for event, begin, end in windows:
+            damage = _damage(stream, begin, end)
+            if damage.lost or damage.reordered:
+                damages[event.fault.number].append(damage)
+        for what, times in _mishaps(stream):
+            excused = windows if what != "doubled" else []
+            foreign = [at for at in times if not any(begin <= at < end for _, begin, end in excused)]
+            unexcused += len(foreign)
+            violations += [f"{stream.name} {stream.way}: {text}" for text in _tell(what, foreign, events)]
+        if stream.strays:
+            violations.append(f"{stream.name} {stream.way}: {stream.strays} packets that are not this tunnel's")
+    for event in events:
+        if event.up_ns is None:
+            violations.append(f"not everything UP in time after {event.fault}")
+    return Verdict([Impact(event, tuple(damages[event.fault.number])) for event in events], violations, unexcused)
+
+
+def _windows(events: Sequence[Event], tunnel: str) -> Iterator[tuple[Event, int, int]]:
+    """Each fault that may touch a tunnel, and from when to when."""
+    following = [*(event.begin_ns - IN_FLIGHT_NS for event in events[1:]), 1 << 62]
+    for event, limit in zip(events, following, strict=True):
+        if tunnel in event.fault.tunnels:
+            bound = event.end_ns + round(BY_NAME[event.fault.kind].bound * 1e9)
+            yield event, event.begin_ns - IN_FLIGHT_NS, min(bound, limit)
+
+
+def _damage(stream: ProbeStream, begin: int, end: int) -> Damage:
+    outages = stream.outages(begin, end)
+    return Damage(
+        tunnel=stream.name,
+        way=stream.way,
+        lost=sum(outage.lost for outage in outages),
+        gaps=len(outages),
+        outage_ms=(outages[-1].end_ns - outages[0].begin_ns) / 1e6 if outages else 0.0,
+        reordered=sum(1 for at in stream.reordered_ns() if begin <= at < end),
+    )
+
+
+def _mishaps(stream: ProbeStream) -> Iterator[tuple[str, list[int]]]:
+    yield "lost", stream.losses_ns()
+    yield "overtaken", stream.reordered_ns()
+    yield "doubled", stream.duplicated_ns()
+
+
+def _tell(what: str, times: list[int], events: Sequence[Event]) -> Iterator[str]:
+    """One line per fault before which, or after which, probes suffered that it does not excuse."""
+    after: dict[int, list[int]] = {}
+    for at in times:
+        index = sum(1 for event in events if event.begin_ns - IN_FLIGHT_NS <= at)
+        after.setdefault(index, []).append(at)
+    for index, hits in after.items():
+        if not index:
+            yield f"{len(hits)} {what} before any fault"
+            continue
+        event = events[index - 1]
+        first, last = ((at - event.begin_ns) / 1e9 for at in (hits[0], hits[-1]))
+        yield f"{len(hits)} {what}, {first:.2f} to {last:.2f} s after the beginning of {event.fault}"

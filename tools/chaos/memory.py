@@ -1,0 +1,67 @@
+"""A memory cgroup around one end of the product, to run it out of memory. Version 1 or 2 of the hierarchy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from tools.wait import until
+
+_V1 = Path("/sys/fs/cgroup/memory")
+_V2 = Path("/sys/fs/cgroup")
+_SLACK = 2 << 20  # between what is in use and the limit
+_HOG = 5 << 20  # what is then wanted in addition: more than the slack, less than slack and a worker together
+_EAT = "import sys; sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.read(1); x = b'x' * int(sys.argv[1])"
+
+
+class MemoryGroup:
+    """A group named after the lab. Raises OSError where the machine has no memory controller to offer."""
+
+    def __init__(self, name: str) -> None:
+        v1 = (_V1 / "memory.limit_in_bytes").exists()
+        self._path = (_V1 if v1 else _V2) / name
+        self._limit, self._unlimited = ("memory.limit_in_bytes", "-1") if v1 else ("memory.max", "max")
+        self._usage = "memory.usage_in_bytes" if v1 else "memory.current"
+        self._path.mkdir()
+        if not (self._path / self._limit).exists():
+            self._path.rmdir()
+            raise OSError(f"{self._path} has no {self._limit}: the memory controller is not enabled")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Needs every process in it to have ended."""
+        self._path.rmdir()
+
+    def take(self, pid: int) -> None:
+        """Have a process and all its descendants in here; what they already have stays accounted elsewhere."""
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            (self._path / "cgroup.procs").write_text(str(member.pid))
+
+    def exhaust(self, victim: int) -> None:
+        """Let somebody in the group want more than there is, until the kernel has killed `victim` (which must be its
+        first choice: oom_score_adj). Raises `TimeoutError` if it does not."""
+        argv = [sys.executable, "-c", _EAT, str(_HOG)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog:
+            assert hog.stdin
+            assert hog.stdout
+            hog.stdout.readline()
+            (self._path / "cgroup.procs").write_text(str(hog.pid))
+            try:
+                used = int((self._path / self._usage).read_text())
+                (self._path / self._limit).write_text(str(used + _SLACK))
+                hog.stdin.write(b"!")
+                hog.stdin.flush()
+                until(lambda: not psutil.pid_exists(victim))
+            finally:
+                (self._path / self._limit).write_text(self._unlimited)
+                hog.kill()

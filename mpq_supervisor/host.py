@@ -15,7 +15,7 @@ from collections.abc import Callable
 from logging import Logger
 from typing import Literal
 
-from mpq_supervisor import nft, sockets, sysctl
+from mpq_supervisor import guard, nft, sockets, sysctl
 from mpq_supervisor.monitor import Monitor
 from mpq_supervisor.netlink import Netlink
 from mpq_supervisor.network import Desired, LinkState, closed, desired, link_state
@@ -36,7 +36,8 @@ class Host:
         self._plan = plan
         self._log = log
         self._netlink = Netlink()
-        self._table = nft.Table()
+        self._table = nft.Table(nft.TABLE)
+        self._guard = nft.Table(guard.TABLE, dynamic=True)
         self._monitor: Monitor | None = None
         self._callback: Callable[[str], None] = lambda wan: None
         self._told: dict[str, LinkState] = {}
@@ -49,7 +50,7 @@ class Host:
     @property
     def changes(self) -> int:
         """Changes asked of the kernel so far; a second `up` adds none."""
-        return self._netlink.changes + self._table.changes
+        return self._netlink.changes + self._table.changes + self._guard.changes
 
     def check(self) -> list[str]:
         """What of the host's settings is wrong, a line each, and what mends it."""
@@ -60,7 +61,7 @@ class Host:
 
         Where nothing differs it changes nothing.
         """
-        self._table.apply(nft.render(self._plan))
+        self._filter()
         self._open()
         self._refresh()
 
@@ -103,6 +104,8 @@ class Host:
             self._log.warning("network: %s", line)
         if on_stop == "open":
             self._table.remove()
+        if self._plan.role == "hub":
+            self._guard.remove()
         self._netlink.close()
 
     def tunnel_fds(self, tunnel: TunnelPlan) -> tuple[int, int] | None:
@@ -143,6 +146,11 @@ class Host:
             self._open()
             self._refresh()
         return self._tuns[name]
+
+    def _filter(self) -> None:
+        self._table.apply(nft.render(self._plan))
+        if self._plan.role == "hub":
+            self._guard.apply(guard.render(self._plan))
 
     def _open(self) -> None:
         """Opens what the plan has and we have not. A TUN that somebody deleted is opened anew."""
@@ -186,7 +194,7 @@ class Host:
     def _on_change(self, nftables: bool) -> None:
         try:
             if nftables:
-                self._table.apply(nft.render(self._plan))
+                self._filter()
             self._open()
             self._refresh()
         except (HostFault, OSError) as error:  # this host's trouble must not end the loop that mends it

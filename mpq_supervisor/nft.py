@@ -18,7 +18,7 @@ from mpq_supervisor.schema import Rule
 from mpq_worker.contract import TrafficClass
 from mpq_worker.errors import HostFault
 
-_TABLE = "inet mpq"
+TABLE = "inet mpq"
 _TIMEOUT = 10.0  # seconds; it takes some 10 ms
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _HEADERS = {4: 40, 6: 60}  # bytes of IP and TCP header without options
@@ -26,32 +26,42 @@ _FAMILY = {4: "ip", 6: "ip6"}
 
 
 class Table:
-    """The table in the kernel, as this process last set it."""
+    """A table in the kernel, as this process last set it. The elements of its sets are part of it, unless packets
+    put them there (`dynamic`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, *, dynamic: bool = False) -> None:
         self.changes = 0
+        self._name = name
+        self._list_options = ("--stateless", "--terse") if dynamic else ("--stateless",)
         self._text = ""
         self._listing = ""
 
     def apply(self, text: str) -> None:
         """Replaces the whole table by `text`, at once, unless it is there as we left it. Raises HostFault."""
-        if text == self._text and self._listing == _list():
+        if text == self._text and self._listing == self._list():
             return
         self.changes += 1
-        _nft(["-f", "-"], f"table {_TABLE}\ndelete table {_TABLE}\n{text}")
-        self._text, self._listing = text, _list()
+        _nft(["-f", "-"], f"table {self._name}\ndelete table {self._name}\n{text}")
+        self._text, self._listing = text, self._list()
 
     def remove(self) -> None:
         """Removes the table; it may be gone already."""
         self.changes += 1
-        _nft(["-f", "-"], f"table {_TABLE}\ndelete table {_TABLE}\n")
+        _nft(["-f", "-"], f"table {self._name}\ndelete table {self._name}\n")
         self._text = self._listing = ""
+
+    def _list(self) -> str:
+        """The table without its counters; empty if there is none."""
+        try:
+            return _nft([*self._list_options, "list", "table", *self._name.split()])
+        except HostFault:
+            return ""
 
 
 def render(plan: HostPlan) -> str:
     """The table as text for `nft -f`."""
     lines = _site(plan) if plan.role == "site" else _hub(plan)
-    return f"table {_TABLE} {{\n" + "".join(f"\t{line}\n" for line in lines) + "}\n"
+    return f"table {TABLE} {{\n" + "".join(f"\t{line}\n" for line in lines) + "}\n"
 
 
 def _site(plan: HostPlan) -> Iterator[str]:
@@ -187,14 +197,6 @@ def _set(name: str, version: int, prefixes: Iterable[str]) -> Iterator[str]:
 
 def _names(interfaces: Iterable[str]) -> str:
     return "{ " + ", ".join(f'"{name}"' for name in dict.fromkeys(interfaces)) + " }"
-
-
-def _list() -> str:
-    """The table without its counters; empty if there is none."""
-    try:
-        return _nft(["--stateless", "list", "table", *_TABLE.split()])
-    except HostFault:
-        return ""
 
 
 def _nft(arguments: list[str], text: str = "") -> str:

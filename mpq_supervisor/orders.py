@@ -6,7 +6,8 @@ import msgspec
 
 from mpq_supervisor.network import LinkState
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
-from mpq_worker.contract import ConfigureHub, ConfigureSite, Credentials, Fork, TrafficClass
+from mpq_supervisor.schema import FloodLimits
+from mpq_worker.contract import ConfigureHub, ConfigureSite, Credentials, Fork, Limits, TrafficClass
 
 Entry = TunnelPlan | HubWorkerPlan
 """What the plan says of one worker."""
@@ -66,6 +67,7 @@ def configure_hub(
         sites=worker.sites,
         timing=plan.timing,
         transport=plan.transport(worker),
+        limits=_limits(plan.limits),
         orphan_exit=plan.supervisor.on_orphan == "exit",
     )
 
@@ -81,9 +83,20 @@ def same_host(old: HostPlan, new: HostPlan) -> bool:
     """Whether what every worker is told is the same in both plans."""
     return (
         (old.name, old.hub_name, old.timing) == (new.name, new.hub_name, new.timing)
+        and _limits(old.limits) == _limits(new.limits)
         and old.supervisor.key_update_packets == new.supervisor.key_update_packets
         and old.supervisor.on_orphan == new.supervisor.on_orphan
         and old.supervisor.cpus == new.supervisor.cpus
+    )
+
+
+def _limits(limits: FloodLimits) -> Limits:
+    """One source may have an eighth of the handshakes; beyond a sixteenth, addresses have to be proven."""
+    return Limits(
+        connections=limits.connections,
+        handshakes=limits.handshakes,
+        per_source=limits.handshakes // 8,
+        retry_from=limits.handshakes // 16,
     )
 
 

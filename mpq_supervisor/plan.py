@@ -38,6 +38,7 @@ from mpq_supervisor.decode import nearest
 from mpq_supervisor.schema import (
     Address,
     Config,
+    FloodLimits,
     HubConfig,
     Identity,
     Listener,
@@ -181,6 +182,7 @@ class HostPlan(msgspec.Struct, frozen=True):
     tunnels: tuple[TunnelPlan, ...]
     hub_workers: tuple[HubWorkerPlan, ...]
     nat_interface: str | None
+    limits: FloodLimits
     supervisor: Supervisor
     watchdog: Watchdog
 
@@ -274,6 +276,7 @@ def _plan_site(config: SiteConfig) -> HostPlan:
         tunnels=tuple(tunnels),
         hub_workers=(),
         nat_interface=None,
+        limits=FloodLimits(),
         supervisor=config.supervisor,
         watchdog=config.watchdog,
     )
@@ -352,6 +355,7 @@ def _plan_hub(config: HubConfig) -> HostPlan:
         tunnels=(),
         hub_workers=tuple(workers),
         nat_interface=config.nat.interface if config.nat else None,
+        limits=config.limits,
         supervisor=config.supervisor,
         watchdog=config.watchdog,
     )

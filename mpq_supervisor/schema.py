@@ -194,6 +194,15 @@ class Nat(_Section, frozen=True):
     interface: InterfaceName
 
 
+class FloodLimits(_Section, frozen=True):
+    """What strangers may take of a hub. Connections and handshakes are per worker, the others packets per second."""
+
+    connections: Annotated[int, Meta(ge=1, le=65_536)] = 1024
+    handshakes: Annotated[int, Meta(ge=16, le=65_536)] = 256
+    first_packets: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    strangers: Annotated[int, Meta(ge=10, le=1_000_000)] = 3000
+
+
 class HubConfig(_Section, frozen=True):
     """A hub's file."""
 
@@ -203,6 +212,7 @@ class HubConfig(_Section, frozen=True):
     site: tuple[Site, ...] = ()
     classes: tuple[ClassConfig, ...] = msgspec.field(default=(), name="class")
     nat: Nat | None = None
+    limits: FloodLimits = FloodLimits()
     supervisor: Supervisor = Supervisor()
     watchdog: Watchdog = Watchdog()
 

@@ -10,7 +10,8 @@ from mpq_supervisor.config import parse
 from mpq_supervisor.network import LinkState, Route
 from mpq_supervisor.orders import configure_hub, configure_site, fork_order, obstacle, same_host, same_process
 from mpq_supervisor.plan import make_plan
-from mpq_worker.contract import Credentials, TrafficClass
+from mpq_supervisor.schema import FloodLimits
+from mpq_worker.contract import Credentials, Limits, TrafficClass
 
 ETC = Path(__file__).parents[2] / "etc"
 SITE = make_plan(parse((ETC / "site.toml").read_text()))
@@ -49,6 +50,15 @@ def test_configure_hub_has_its_sites() -> None:
     message = configure_hub(worker, HUB, CREDENTIALS, b"k" * 32, b"r" * 32)
     assert message.sites == worker.sites != ()
     assert message.slot == worker.slot
+    assert message.limits == Limits()
+
+
+def test_limits_follow_from_how_many_handshakes_there_may_be() -> None:
+    few = msgspec.structs.replace(HUB, limits=FloodLimits(handshakes=64, connections=10))
+    message = configure_hub(HUB.hub_workers[0], few, CREDENTIALS, b"k" * 32, b"r" * 32)
+    assert message.limits == Limits(connections=10, handshakes=64, per_source=8, retry_from=4)
+    assert not same_host(HUB, few)
+    assert same_host(HUB, msgspec.structs.replace(HUB, limits=FloodLimits(first_packets=1, strangers=10)))
 
 
 def test_only_sites_may_change_under_a_running_worker() -> None:

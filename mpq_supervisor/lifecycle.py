@@ -361,6 +361,26 @@ def backoff(failures: int, chance: float, policy: Policy) -> float:
     return chance * ceiling
 
 
+def cause(before: Life, event: Event, after: Life) -> str | None:
+    """One word for why a worker was, or is about to be, started anew; None where this step is no reason."""
+    if before.state is after.state or after.state in (State.STOPPED, State.FAILED):
+        return None
+    match event:
+        case HeartbeatMissed():
+            return "heartbeat"
+        case MemoryExceeded():
+            return "memory"
+        case Unfit():
+            return "unfit"
+        case LinkDown() if after.state is State.STOPPING:
+            return "link"
+        case RestartWanted() if after.state is State.STOPPING:
+            return "order"
+        case Exited() if before.state is not State.STOPPING:
+            return "crash"
+    return None
+
+
 def explain(status: int | None) -> str:
     """An exit status in words."""
     if status is None:

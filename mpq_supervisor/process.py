@@ -95,6 +95,7 @@ class Worker:
         self.report = Report()
         self.rates = (0.0, 0.0)  # bit/s in, out
         self.refused_signatures = 0
+        self.causes: dict[str, int] = {}  # how often each `lifecycle.cause` had it started anew
         self._reported = 0.0
         self._configured = False
         self._around = around
@@ -119,6 +120,8 @@ class Worker:
                 self._timer.cancel()
                 self._timer = None
             _log_transition(self.name, before, self.life)
+        if (cause := lifecycle.cause(before, event, self.life)) is not None:
+            self.causes = {**self.causes, cause: self.causes.get(cause, 0) + 1}
         for action in actions:
             self._execute(action)
         if self.life != before:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from mpq_supervisor.lifecycle import State, explain
-from mpq_supervisor.orders import Entry
 from mpq_supervisor.plan import HostPlan, TunnelPlan
-from mpq_supervisor.process import Worker
 from mpq_worker.contract import PathStats, SiteStatus
+
+if TYPE_CHECKING:  # who only reads a status has no use for processes
+    from mpq_supervisor.orders import Entry
+    from mpq_supervisor.process import Worker
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -51,6 +55,17 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     inner: tuple[str, ...]
     remote: str  # the hub's address and port, or the listener's
     sites: tuple[SiteStatus, ...]
+    causes: dict[str, int] = {}  # of the restarts, see `lifecycle.cause`
+    congestion_window: int = 0
+    bytes_in_flight: int = 0
+    datagram_size: int = 0  # the largest UDP payload sent
+    packets_sent: int = 0  # QUIC packets of the connection there is now
+    packets_lost: int = 0
+    packets_received: int = 0
+    cpu: float = 0.0
+    descriptors: int = 0
+    rtt_counts: tuple[int, ...] = ()
+    rtt_sum: float = 0.0
 
 
 class HostStatus(msgspec.Struct, frozen=True):
@@ -112,6 +127,17 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
         inner=entry.inner,
         remote=_remote(entry),
         sites=report.sites,
+        causes=worker.causes,
+        congestion_window=path.congestion_window,
+        bytes_in_flight=path.bytes_in_flight,
+        datagram_size=path.datagram_size,
+        packets_sent=path.packets_sent,
+        packets_lost=path.packets_lost,
+        packets_received=path.packets_received,
+        cpu=report.cpu,
+        descriptors=report.descriptors,
+        rtt_counts=report.rtt_counts,
+        rtt_sum=report.rtt_sum,
     )
 
 

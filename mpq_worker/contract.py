@@ -31,6 +31,12 @@ DRAIN_LIMIT = 8.0
 HEARTBEAT_INTERVAL = 0.25
 REPORT_INTERVAL = 1.0
 
+RTT_BOUNDS = (
+    0.002, 0.005, 0.010, 0.015, 0.020, 0.025, 0.030, 0.040, 0.050, 0.060, 0.080, 0.100, 0.125, 0.150, 0.200, 0.300,
+    0.500, 1.0, 2.0,
+)  # fmt: skip
+"""Upper bounds of the buckets of `Report.rtt_counts`, in seconds; a last bucket takes what is above."""
+
 
 class ExitCode(IntEnum):
     """Exit codes of a worker, after sysexits.h. `PERMANENT` ones are not retried until told."""
@@ -318,6 +324,7 @@ class PathStats(_Message, frozen=True):
     packets_lost: int = 0
     packets_received: int = 0
     key_updates: int = 0
+    datagram_size: int = 0
 
 
 class SiteStatus(_Message, frozen=True):
@@ -332,7 +339,11 @@ class SiteStatus(_Message, frozen=True):
 
 
 class Report(_Message, frozen=True):
-    """Every `REPORT_INTERVAL`. `in` is from the tunnel to the TUN, `out` from the TUN into the tunnel."""
+    """Every `REPORT_INTERVAL`. `in` is from the tunnel to the TUN, `out` from the TUN into the tunnel.
+
+    `rtt_counts` are the answered probes since the worker began, by `RTT_BOUNDS` (a site's only), `rtt_sum` the sum
+    of their round trips; `cpu` is user and system time; `descriptors` how many are open.
+    """
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -345,6 +356,10 @@ class Report(_Message, frozen=True):
     sites: tuple[SiteStatus, ...] = ()
     pss: int = 0
     loop_lag: float = 0.0
+    cpu: float = 0.0
+    descriptors: int = 0
+    rtt_counts: tuple[int, ...] = ()
+    rtt_sum: float = 0.0
 
 
 ToZygote = Fork | Ping

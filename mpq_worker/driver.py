@@ -18,7 +18,6 @@ import asyncio
 import os
 import signal
 import time
-from pathlib import Path
 
 import msgspec
 import uvloop
@@ -46,12 +45,12 @@ from mpq_worker.errors import DropReason, HostFault
 from mpq_worker.hub import HubTunnel
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.udp import HubSocket, SiteSocket
+from mpq_worker.usage import Usage
 
 BUDGET = 32
 """Packets read per wake-up and descriptor, so that control and heartbeats are never starved."""
 MAX_PACKET = 65_536
 TICK = 0.001
-PSS_INTERVAL = 10.0
 
 
 class Driver:
@@ -73,8 +72,7 @@ class Driver:
         self._beat_due = 0.0
         self._lag = 0.0
         self._report_due = 0.0
-        self._pss = 0
-        self._pss_due = 0.0
+        self._usage = Usage()
         self.exit_code: int = ExitCode.OK
 
     def start(self) -> None:
@@ -256,10 +254,8 @@ class Driver:
         self._tell(Heartbeat(self._beats, self._wakeups))
         if self._core is not None and now >= self._report_due:
             self._report_due = now + REPORT_INTERVAL - HEARTBEAT_INTERVAL / 2
-            if now >= self._pss_due:
-                self._pss_due, self._pss = now + PSS_INTERVAL, own_pss()
             report = self._core.report(now)
-            self._tell(msgspec.structs.replace(report, pss=self._pss, loop_lag=self._lag))
+            self._tell(msgspec.structs.replace(report, loop_lag=self._lag, **self._usage.look(now)))
             self._lag = 0.0
         self._flush(now)
         self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
@@ -296,14 +292,6 @@ class Driver:
 
     def _finish(self) -> None:
         self._loop.stop()
-
-
-def own_pss() -> int:
-    """This process's proportional set size in bytes, from /proc/self/smaps_rollup."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def run(channel: Channel[ToWorker]) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 
-from mpq_worker.contract import PathStats
+from mpq_worker.contract import RTT_BOUNDS, PathStats
 from mpq_worker.quic.session import Session
 
 MAX_OUTSTANDING = 64
@@ -42,6 +43,19 @@ class ProbeMeter:
         return True
 
 
+class Histogram:
+    """Round trips by `RTT_BOUNDS`; each bucket counts its own."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(RTT_BOUNDS) + 1)
+        self.sum = 0.0
+
+    def add(self, rtt: float) -> None:
+        """One round trip in seconds."""
+        self.counts[bisect_left(RTT_BOUNDS, rtt)] += 1
+        self.sum += rtt
+
+
 class PathMeter:
     """Turns a session's totals into ratios over the time since the last report."""
 
@@ -67,6 +81,7 @@ class PathMeter:
             packets_lost=now["lost"],
             packets_received=now["received"],
             key_updates=now["key_updates"],
+            datagram_size=now["datagram_size"],
         )
 
 

@@ -23,6 +23,7 @@ from mpq_worker.contract import ConfigureSite, Notice, PeerBack, PeerMoved, Peer
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import DropReason, PeerFault
 from mpq_worker.handover import Duty
+from mpq_worker.measure import Histogram
 from mpq_worker.peer import Peer
 from mpq_worker.quic.header import Header
 from mpq_worker.quic.session import Address, Closed, client_session
@@ -81,6 +82,7 @@ class SiteTunnel(Endpoint):
         self._rebound: float | None = None  # when the socket was replaced, until something comes in by the new one
         self._said: str | None = None
         self._reconnects = 0
+        self._rtts = Histogram()
 
     # ------------------------------------------------------------------ in, beyond Endpoint's
 
@@ -104,7 +106,13 @@ class SiteTunnel(Endpoint):
     def report(self, now: float) -> Report:
         report = super().report(now)
         path = self._active.stats() if self._active is not None else None
-        return msgspec.structs.replace(report, path=path, reconnects=self._reconnects)
+        return msgspec.structs.replace(
+            report,
+            path=path,
+            reconnects=self._reconnects,
+            rtt_counts=tuple(self._rtts.counts),
+            rtt_sum=self._rtts.sum,
+        )
 
     # ------------------------------------------------------------------ Endpoint's hooks
 
@@ -197,6 +205,8 @@ class SiteTunnel(Endpoint):
         return True
 
     def _on_probe_reply(self, peer: Peer, now: float) -> None:
+        assert peer.probes.rtt is not None
+        self._rtts.add(peer.probes.rtt)
         if peer is self._welcomed and not self._ready:
             self._ready = True
             self._said = None

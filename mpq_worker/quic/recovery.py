@@ -29,6 +29,7 @@ class CongestionControl(QuicCongestionControl):
         """Start over with another cap on the window, in bytes."""
         self.model = DeliveryRate(mss=max_datagram_size, max_window=max_window)
         self.congestion_window = self.model.window
+        self.datagram_size = max_datagram_size
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None

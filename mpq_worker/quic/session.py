@@ -324,7 +324,8 @@ class Session:
         return (loss._rtt_smoothed, loss._rtt_min) if loss._rtt_initialized else None
 
     def counters(self) -> dict[str, int]:
-        """Totals of this connection: window, in_flight, sent, acked, lost, received, expected, key_updates."""
+        """Totals of this connection: window, in_flight, sent, acked, lost, received, expected, key_updates;
+        and datagram_size, the largest UDP payload it sends."""
         control, ring = self._connection.control, self._connection.ring
         return {
             "window": control.congestion_window,
@@ -335,6 +336,7 @@ class Session:
             "received": ring.opened,
             "expected": 0 if ring.first is None else ring.largest - ring.first + 1,
             "key_updates": ring.updates,
+            "datagram_size": control.datagram_size,
         }
 
     # ------------------------------------------------------------------ helpers

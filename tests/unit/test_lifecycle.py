@@ -37,6 +37,7 @@ from mpq_supervisor.lifecycle import (
     StopWanted,
     Unfit,
     backoff,
+    cause,
     explain,
     step,
 )
@@ -313,3 +314,26 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "word"),
+    [
+        (State.UP, Exited(-9), "crash"),
+        (State.STARTING, Exited(1), "crash"),
+        (State.DEGRADED, HeartbeatMissed(2.0), "heartbeat"),
+        (State.UP, MemoryExceeded(1), "memory"),
+        (State.UP, Unfit("it"), "unfit"),
+        (State.UP, RestartWanted(), "order"),
+        (State.STARTING, LinkDown("gone"), "link"),
+        (State.UP, LinkDown("gone"), None),  # it goes on
+        (State.UP, StopWanted(), None),
+        (State.STOPPING, Exited(0), None),  # what stopped it has been counted
+        (State.UP, Exited(78), None),  # not started anew
+        (State.WAITING, LinkUp(), None),
+    ],
+)
+def test_every_restart_has_one_cause(state: State, event: Event, word: str | None) -> None:
+    before = Life(state=state, failures=2, starts=3, wanted=True)
+    after, _ = step(before, event, 1.0, 0.5, POLICY)
+    assert cause(before, event, after) == word

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mpq_worker.measure import MAX_OUTSTANDING, PathMeter, ProbeMeter
+from mpq_worker.contract import RTT_BOUNDS
+from mpq_worker.measure import MAX_OUTSTANDING, Histogram, PathMeter, ProbeMeter
 from mpq_worker.quic.session import Session
 
 
@@ -13,7 +14,8 @@ class FakeSession(Session):
 
     def __init__(self) -> None:
         self.totals = dict.fromkeys(
-            ("window", "in_flight", "sent", "acked", "lost", "received", "expected", "key_updates"), 0
+            ("window", "in_flight", "sent", "acked", "lost", "received", "expected", "key_updates", "datagram_size"),
+            0,
         )
         self.measured: tuple[float, float] | None = None
 
@@ -82,3 +84,12 @@ def test_ratios_stay_ratios() -> None:
     session, meter = FakeSession(), PathMeter()
     session.totals |= {"received": 120, "expected": 100}
     assert meter.stats(session, ProbeMeter()).loss_rx == 0.0
+
+
+def test_histogram_counts_each_round_trip_once() -> None:
+    """A bound belongs to its bucket, as `le` in Prometheus."""
+    histogram = Histogram()
+    for rtt in (0.0, RTT_BOUNDS[0], RTT_BOUNDS[0] + 1e-9, RTT_BOUNDS[-1], 99.0):
+        histogram.add(rtt)
+    assert histogram.counts == [2, 1, *[0] * (len(RTT_BOUNDS) - 3), 1, 1]
+    assert histogram.sum == pytest.approx(99 + 2 * RTT_BOUNDS[0] + RTT_BOUNDS[-1])

@@ -31,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mpq_supervisor import check
 
         return check.main(parsed.file)
+    if parsed.command == "token":
+        from mpq_supervisor import token
+
+        return token.main(parsed.name, parsed.role, parsed.days)
     from mpq_supervisor import pki
 
     return pki.main(parsed)
@@ -48,6 +52,10 @@ def _parser(pki: bool) -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a configuration and show what it would run")
     check.add_argument("file", metavar="FILE", type=Path, nargs="?", default=DEFAULT_CONFIG)
     commands.add_parser("ctl", help="look at and steer the running supervisor", add_help=False)
+    token = commands.add_parser("token", help="make a token for the portal")
+    token.add_argument("name", metavar="NAME", help="whose it is, for the log")
+    token.add_argument("--role", choices=("viewer", "operator", "admin"), default="viewer", help="default: viewer")
+    token.add_argument("--days", type=int, help="how long it is good for (default: for ever)")
     authority = commands.add_parser("pki", help="make a CA and certificates")
     if pki:
         from mpq_supervisor.pki import add_arguments

@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography import x509
 
 from mpq_supervisor.config import ConfigError, load
+from mpq_supervisor.events import class_word
 from mpq_supervisor.pki import describe_validity
 from mpq_supervisor.plan import HostPlan, make_plan
 from mpq_worker.contract import ExitCode, TrafficClass
@@ -40,7 +41,7 @@ def summary(plan: HostPlan) -> list[str]:
         rows = [
             [
                 tunnel.name,
-                _class(tunnel.traffic_class),
+                class_word(tunnel.traffic_class),
                 tunnel.wan,
                 f"{tunnel.hub_addresses[0]} port {tunnel.hub_port}",
                 " ".join(tunnel.inner),
@@ -52,7 +53,7 @@ def summary(plan: HostPlan) -> list[str]:
         ]
         lans = [
             f"{lan.name} ({lan.interface}) by {lan.wan}: "
-            + ", ".join(f"{_class(c)} {lan.tunnels.get(c, 'refused')}" for c in TrafficClass)
+            + ", ".join(f"{class_word(c)} {lan.tunnels.get(c, 'refused')}" for c in TrafficClass)
             for lan in plan.lans
         ]
         return [*_table([head, *rows]), *lans]
@@ -60,7 +61,7 @@ def summary(plan: HostPlan) -> list[str]:
     rows = [
         [
             worker.name,
-            _class(worker.traffic_class),
+            class_word(worker.traffic_class),
             worker.tun,
             str(worker.port),
             " ".join(worker.inner),
@@ -70,10 +71,6 @@ def summary(plan: HostPlan) -> list[str]:
         for worker in plan.hub_workers
     ]
     return _table([head, *rows])
-
-
-def _class(traffic_class: TrafficClass | None) -> str:
-    return "all" if traffic_class is None else traffic_class.name.lower()
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

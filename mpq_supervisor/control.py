@@ -22,6 +22,7 @@ from typing import Literal
 import msgspec
 
 from mpq_supervisor import lifecycle
+from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.lifecycle import State
 from mpq_supervisor.plan import HostPlan, UnknownName, select
@@ -48,14 +49,18 @@ class Code(IntEnum):
 
 
 Verb = Literal["status", "start", "stop", "restart", "reload"]
+PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart"})
+"""What the portal may ask for, whoever asks it."""
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`names` as `plan.select` takes them, none meaning all; `wait` is how many seconds to wait for UP."""
+    """`names` as `plan.select` takes them, none meaning all; `wait` is how many seconds to wait for UP; `by` is
+    for the log: whom the portal asks for."""
 
     command: Verb
     names: tuple[str, ...] = ()
     wait: float = 0.0
+    by: str = ""
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -89,6 +94,7 @@ class Control:
         self._group: int | None = None
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
+        self._attending: asyncio.Task[None] | None = None
 
     async def start(self, directory: Path, group: str) -> None:
         """Listens in `directory`. Without such a group only our own user and root may connect."""
@@ -114,6 +120,35 @@ class Control:
         if self._server is not None and self._path is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
+        if self._attending is not None:
+            self._attending.cancel()
+
+    def attend(self, sock: socket.socket) -> None:
+        """Takes the portal's requests from `sock`, one after the other, until its end; the last one's are dropped."""
+        if self._attending is not None:
+            self._attending.cancel()
+        self._attending = asyncio.get_running_loop().create_task(self._attend(sock))
+
+    async def _attend(self, sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=MAX_REQUEST)
+        try:
+            while line := await reader.readuntil():
+                writer.write(msgspec.json.encode(await self._respond_to_portal(line)) + b"\n")
+                await writer.drain()
+        except (asyncio.LimitOverrunError, asyncio.IncompleteReadError, ConnectionError) as error:
+            log.debug("control: portal gone: %s", error)
+        finally:
+            writer.close()
+
+    async def _respond_to_portal(self, line: bytes) -> Response:
+        try:
+            request = msgspec.json.decode(line, type=Request)
+        except msgspec.MsgspecError as error:
+            return Response(Code.USAGE, (f"not a request: {error}",))
+        if request.command not in PORTAL_VERBS:
+            return Response(Code.REFUSED, (f"{request.command} is not for the portal",))
+        self._log(f"portal for {request.by}", request)
+        return await self._execute(msgspec.structs.replace(request, wait=0.0))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients += 1
@@ -145,8 +180,12 @@ class Control:
         except msgspec.MsgspecError as error:
             return Response(Code.USAGE, (f"not a request: {error}",))
         if request.command != "status":
-            log.info("control: uid %d: %s %s", uid, request.command, " ".join(request.names))
+            self._log(f"uid {uid}", request)
         return await self._execute(request)
+
+    def _log(self, who: str, request: Request) -> None:
+        names = " ".join(request.names)
+        log.info("control: %s: %s %s", who, request.command, names, extra=marks(Kind.ORDER, reason=request.command))
 
     async def _execute(self, request: Request) -> Response:
         if request.command == "reload":

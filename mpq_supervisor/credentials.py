@@ -113,7 +113,8 @@ def _check_supervisor(config: Config) -> list[Problem]:
     problems: list[Problem] = []
     supervisor: Supervisor = config.supervisor
     count = 3 * (9 if isinstance(config, SiteConfig) else len(config.listener))
-    for uid in range(supervisor.uid_base, supervisor.uid_base + count):
+    first = supervisor.uid_base - (config.portal is not None)  # the portal's own comes before the workers'
+    for uid in range(first, supervisor.uid_base + count):
         try:
             user = pwd.getpwuid(uid).pw_name
         except KeyError:

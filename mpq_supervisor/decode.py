@@ -18,12 +18,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from mpq_supervisor.schema import Address, InterfaceName, Name, Network, PortRange, SiteName
+from mpq_supervisor.schema import Address, InterfaceName, Name, Network, PortRange, SiteName, TokenHash
 from mpq_worker.contract import TrafficClass
 
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_TOKEN_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
@@ -177,6 +178,7 @@ _PARSERS: dict[Any, Callable[[Any], Any]] = {
     InterfaceName: _interface,
     Name: _matching(_NAME, "is no name (up to 32 letters, digits, - and _)"),
     SiteName: _matching(_SITE_NAME, "is no name (up to 63 letters, digits, - _ and .)"),
+    TokenHash: _matching(_TOKEN_HASH, "is no hash of a token; `mpq-supervisor token` makes them"),
     PortRange: _ports,
     TrafficClass: lambda value: TrafficClass[_one_of([c.name.lower() for c in TrafficClass], value).upper()],
 }

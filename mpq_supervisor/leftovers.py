@@ -46,6 +46,7 @@ class Register:
         self._path = directory / "children.json"
         self._written: frozenset[int] = frozenset()
         self._failing = False
+        self.besides: frozenset[int] = frozenset()  # children that `write` is not told of
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -79,7 +80,7 @@ class Register:
 
         A file that cannot be written is told once: the tunnels matter more than a tidy next start.
         """
-        now = frozenset(pids)
+        now = frozenset(pids) | self.besides
         if now == self._written:
             return
         children = tuple(Child(pid, started) for pid in sorted(now) if (started := start_time(pid)))

@@ -42,6 +42,7 @@ from mpq_supervisor.schema import (
     HubConfig,
     Identity,
     Listener,
+    Portal,
     PortRange,
     Rule,
     SiteConfig,
@@ -120,6 +121,11 @@ class TunnelPlan(msgspec.Struct, frozen=True):
         return self.name
 
     @property
+    def group(self) -> str:
+        """What it belongs to beside its class: its WAN."""
+        return self.wan
+
+    @property
     def inner(self) -> tuple[str, ...]:
         """Inner addresses, as the contract wants them."""
         return _present(self.inner4, self.inner6)
@@ -167,6 +173,11 @@ class HubWorkerPlan(msgspec.Struct, frozen=True):
         """Inner addresses, as the contract wants them."""
         return _present(self.inner4, self.inner6)
 
+    @property
+    def group(self) -> str:
+        """What it belongs to beside its class: its listener."""
+        return self.listener
+
 
 class HostPlan(msgspec.Struct, frozen=True):
     """All that a host runs. A site has `tunnels`, a hub has `hub_workers`; the other is empty."""
@@ -185,6 +196,7 @@ class HostPlan(msgspec.Struct, frozen=True):
     limits: FloodLimits
     supervisor: Supervisor
     watchdog: Watchdog
+    portal: Portal | None
 
     @property
     def workers(self) -> tuple[TunnelPlan, ...] | tuple[HubWorkerPlan, ...]:
@@ -223,9 +235,8 @@ def select(plan: HostPlan, word: str) -> tuple[str, ...]:
     """
     groups: dict[str, dict[str, None]] = {"all": {}}
     for worker in plan.workers:
-        group = worker.wan if isinstance(worker, TunnelPlan) else worker.listener
         traffic_class = worker.traffic_class
-        words = {"all", worker.name, worker.tun, group}
+        words = {"all", worker.name, worker.tun, worker.group}
         if traffic_class is not None:
             words.add(traffic_class.name.lower())
         for known in words:
@@ -279,6 +290,7 @@ def _plan_site(config: SiteConfig) -> HostPlan:
         limits=FloodLimits(),
         supervisor=config.supervisor,
         watchdog=config.watchdog,
+        portal=config.portal,
     )
 
 
@@ -358,6 +370,7 @@ def _plan_hub(config: HubConfig) -> HostPlan:
         limits=config.limits,
         supervisor=config.supervisor,
         watchdog=config.watchdog,
+        portal=config.portal,
     )
 
 

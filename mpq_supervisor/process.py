@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mpq_supervisor import lifecycle
+from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.lifecycle import Life, Policy, State
 from mpq_supervisor.network import LinkState
 from mpq_supervisor.orders import Entry, class_of, configure_hub, configure_site, fork_order, obstacle
@@ -119,7 +120,7 @@ class Worker:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            _log_transition(self.name, before, self.life)
+            _log_transition(self.entry, before, self.life)
         if (cause := lifecycle.cause(before, event, self.life)) is not None:
             self.causes = {**self.causes, cause: self.causes.get(cause, 0) + 1}
         for action in actions:
@@ -274,7 +275,9 @@ class Worker:
             case Notice(kind=kind, text=text, level=level):
                 if (suppressed := self._notices.admit(now)) is not None:
                     more = f" ({suppressed} lines before it suppressed)" if suppressed else ""
-                    log.log(_LEVELS.get(level, logging.WARNING), "%s: %s: %s%s", self.name, kind, text, more)
+                    about = marks(Kind.NOTICE, self.entry, reason=kind)
+                    level_number = _LEVELS.get(level, logging.WARNING)
+                    log.log(level_number, "%s: %s: %s%s", self.name, kind, text, more, extra=about)
             case SignRequest(seq=seq, purpose=purpose, data=data):
                 self._send(Signature(seq, self._sign(purpose, data)))
 
@@ -313,7 +316,7 @@ class Worker:
             self._last_words(process)
         self.process, self.deadline, self._configured = None, None, False
         if self.life.state is not State.STOPPING:
-            log.warning("%s: %s", self.name, lifecycle.explain(status))
+            log.warning("%s: %s", self.name, lifecycle.explain(status), extra=marks(Kind.EXIT, self.entry))
         self.feed(lifecycle.Exited(status))
 
     def _last_words(self, process: Process) -> None:
@@ -337,8 +340,9 @@ def _peer(fd: int) -> tuple[str, int]:
     return host, port
 
 
-def _log_transition(name: str, before: Life, after: Life) -> None:
+def _log_transition(entry: Entry, before: Life, after: Life) -> None:
     bad = after.state in (State.BACKOFF, State.DEGRADED) or (after.state is State.STOPPING and after.fault)
     level = logging.ERROR if after.state is State.FAILED else logging.WARNING if bad else logging.INFO
     reason = f": {after.reason}" if after.reason else ""
-    log.log(level, "%s: %s → %s%s", name, before.state, after.state, reason)
+    about = marks(Kind.STATE, entry, reason=after.reason)
+    log.log(level, "%s: %s → %s%s", entry.name, before.state, after.state, reason, extra=about)

@@ -1,6 +1,6 @@
 """`mpq-supervisor run`: one host's tunnels, in the foreground, until SIGTERM or SIGINT.
 
-    configuration → lock → leftovers of a dead supervisor → zygote → network → workers → control socket → READY=1
+    configuration → lock → leftovers of a dead supervisor → zygote → network → workers → ctl socket, portal → READY=1
 
 READY means that all of this is in place, not that every tunnel is UP: that depends on the other end.
 """
@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pyprctl
@@ -18,13 +19,16 @@ import pyprctl
 from mpq_supervisor import logs
 from mpq_supervisor.config import ConfigError, load
 from mpq_supervisor.control import Control, ReloadFailed
+from mpq_supervisor.events import Kind, marks
+from mpq_supervisor.feed import Feed
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.host import Host
 from mpq_supervisor.leftovers import Register
 from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, make_plan
+from mpq_supervisor.portal_process import PortalProcess
 from mpq_supervisor.secrets import Secrets
-from mpq_supervisor.weights import delegated
+from mpq_supervisor.weights import Weights, delegated
 from mpq_supervisor.zygote import Zygote
 from mpq_worker.contract import ExitCode
 from mpq_worker.errors import HostFault
@@ -60,6 +64,8 @@ class _Supervisor:
         self._notifier = Notifier()
         self._host: Host
         self._fleet: Fleet
+        self._feed: Feed
+        self._portal: PortalProcess
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -81,15 +87,21 @@ class _Supervisor:
         self._fleet = Fleet(self._plan, secrets, self._host, zygote, register, self._duty, weights)
         control = Control(self._fleet, lambda: self._plan, self._reload)
         await control.start(self._directory, self._plan.supervisor.control_group)
+        self._feed = Feed(self._fleet.status)
+        logging.getLogger().addHandler(self._feed)
+        self._portal = PortalProcess(self._feed, control.attend, partial(_adopt_portal, register, weights))
+        self._portal.configure(self._plan)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._fleet.start()
         self._notifier.ready()
-        log.info("%s %s: %d workers", self._plan.role, self._plan.name, len(self._plan.workers))
+        text = "%s %s: %d workers"
+        log.info(text, self._plan.role, self._plan.name, len(self._plan.workers), extra=marks(Kind.SUPERVISOR))
         await stop.wait()
-        log.info("stopping")
+        log.info("stopping", extra=marks(Kind.SUPERVISOR))
         self._notifier.stopping()
         control.close()
         await self._fleet.stop()
+        await self._portal.close()
         self._host.down(self._plan.supervisor.on_stop)
         register.close()
         self._notifier.close()
@@ -97,6 +109,7 @@ class _Supervisor:
     def _duty(self) -> None:
         self._notifier.watchdog()
         self._notifier.status(self._fleet.summary())
+        self._feed.tick(asyncio.get_running_loop().time())
 
     def _hang_up(self) -> None:
         try:
@@ -118,15 +131,22 @@ class _Supervisor:
         finally:
             self._notifier.ready()
         self._plan = plan
+        self._portal.configure(plan)
         for line in changes or ["nothing changed"]:
-            log.info("reload: %s", line)
+            log.info("reload: %s", line, extra=marks(Kind.CONFIG))
         return changes
 
     def _refuse(self, lines: list[str]) -> ReloadFailed:
         for line in lines:
-            log.error("reload: %s", line)
-        log.error("reload: refused, going on as before")
+            log.error("reload: %s", line, extra=marks(Kind.CONFIG))
+        log.error("reload: refused, going on as before", extra=marks(Kind.CONFIG))
         return ReloadFailed(lines)
+
+
+def _adopt_portal(register: Register, weights: Weights | None, pid: int | None) -> None:
+    register.besides = frozenset() if pid is None else frozenset({pid})
+    if pid is not None and weights is not None:
+        weights.assign(pid, None)
 
 
 def _take_precedence() -> None:

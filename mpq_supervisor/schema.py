@@ -6,6 +6,7 @@ them in, `validate` checks what one field alone cannot show, `config.load` does 
 
 from __future__ import annotations
 
+from datetime import date
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 InterfaceName = Annotated[str, "a name that Linux takes for an interface"]
 Name = Annotated[str, "a name of ours: WAN, LAN, listener"]
+TokenHash = Annotated[str, "sha256: and 64 hexadecimal digits"]
 SiteName = Annotated[str, "a site's name, as in its certificate: mpq://site/NAME"]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Dscp = Annotated[int, Meta(ge=0, le=63)]
@@ -85,6 +87,26 @@ class Watchdog(_Section, frozen=True):
     healthy_after: Seconds = 10.0
 
 
+class Token(_Section, frozen=True):
+    """Who may use the portal. `hash` is the SHA-256 of the token, `expires` the last day (UTC) it is good for."""
+
+    name: Name
+    role: Literal["viewer", "operator", "admin"]
+    hash: TokenHash
+    expires: date | None = None
+
+
+class Portal(_Section, frozen=True):
+    """Metrics, history, API and page; without this section there is no portal."""
+
+    address: tuple[Address, ...] = (IPv4Address("127.0.0.1"),)
+    port: Port = 8450
+    certificate: str = ""
+    key: str = ""
+    token: tuple[Token, ...] = ()
+    history_mb: Annotated[int, Meta(ge=16, le=1_000_000)] = 512
+
+
 # ---------------------------------------------------------------- site
 
 
@@ -147,6 +169,7 @@ class SiteConfig(_Section, frozen=True):
     rule: tuple[Rule, ...] = ()
     supervisor: Supervisor = Supervisor()
     watchdog: Watchdog = Watchdog()
+    portal: Portal | None = None
 
 
 # ---------------------------------------------------------------- hub
@@ -215,6 +238,7 @@ class HubConfig(_Section, frozen=True):
     limits: FloodLimits = FloodLimits()
     supervisor: Supervisor = Supervisor()
     watchdog: Watchdog = Watchdog()
+    portal: Portal | None = None
 
 
 Config = SiteConfig | HubConfig

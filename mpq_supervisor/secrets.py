@@ -48,7 +48,7 @@ class Secrets:
 def _hub_key(directory: Path) -> bytes:
     path = directory / "reset.key"
     if not path.exists():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         write_atomically(path, os.urandom(_KEY_SIZE), 0o600)
     key = path.read_bytes()
     if len(key) != _KEY_SIZE:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mpq_supervisor.events import class_word
 from mpq_supervisor.lifecycle import State, explain
 from mpq_supervisor.plan import HostPlan, TunnelPlan
 from mpq_worker.contract import PathStats, SiteStatus
@@ -56,12 +57,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     remote: str  # the hub's address and port, or the listener's
     sites: tuple[SiteStatus, ...]
     causes: dict[str, int] = {}  # of the restarts, see `lifecycle.cause`
-    congestion_window: int = 0
-    bytes_in_flight: int = 0
-    datagram_size: int = 0  # the largest UDP payload sent
-    packets_sent: int = 0  # QUIC packets of the connection there is now
-    packets_lost: int = 0
-    packets_received: int = 0
+    path: PathStats | None = None  # of a site's tunnel: the whole of what is above
     cpu: float = 0.0
     descriptors: int = 0
     rtt_counts: tuple[int, ...] = ()
@@ -94,8 +90,8 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
     ended = life.starts > (1 if worker.process else 0)
     return WorkerStatus(
         name=entry.name,
-        traffic_class="all" if entry.traffic_class is None else entry.traffic_class.name.lower(),
-        wan=entry.wan if isinstance(entry, TunnelPlan) else entry.listener,
+        traffic_class=class_word(entry.traffic_class),
+        wan=entry.group,
         tun=entry.tun,
         state=life.state,
         reason=life.reason,
@@ -128,12 +124,7 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
         remote=_remote(entry),
         sites=report.sites,
         causes=worker.causes,
-        congestion_window=path.congestion_window,
-        bytes_in_flight=path.bytes_in_flight,
-        datagram_size=path.datagram_size,
-        packets_sent=path.packets_sent,
-        packets_lost=path.packets_lost,
-        packets_received=path.packets_received,
+        path=report.path,
         cpu=report.cpu,
         descriptors=report.descriptors,
         rtt_counts=report.rtt_counts,

@@ -11,7 +11,7 @@ import msgspec
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import Problem
 from mpq_supervisor.problems import Problems, each
-from mpq_supervisor.schema import Config, SiteConfig, Supervisor, Watchdog
+from mpq_supervisor.schema import Config, Portal, SiteConfig, Supervisor, Watchdog
 from mpq_supervisor.validate_hub import check_hub
 from mpq_supervisor.validate_site import check_site
 from mpq_worker.contract import HEARTBEAT_INTERVAL
@@ -30,6 +30,8 @@ def validate(config: Config) -> list[Problem]:
         check_hub(msgspec.structs.replace(config, classes=classes), problems)
     _check_supervisor(config.supervisor, problems)
     _check_watchdog(config.watchdog, problems)
+    if config.portal is not None:
+        _check_portal(config.portal, problems)
     return problems.found
 
 
@@ -62,3 +64,16 @@ def _check_watchdog(watchdog: Watchdog, problems: Problems) -> None:
         problems.add(
             "watchdog.heartbeat_timeout", f"must be at least {2 * HEARTBEAT_INTERVAL}, two missed heartbeats"
         )
+
+
+def _check_portal(portal: Portal, problems: Problems) -> None:
+    problems.check_unique("token", "name", ((path, token.name) for path, token in each(portal.token, "portal.token")))
+    if bool(portal.certificate) != bool(portal.key):
+        problems.add("portal.key" if portal.certificate else "portal.certificate", "is missing, the other is there")
+    for index, address in enumerate(portal.address):
+        if not (portal.certificate or address.is_loopback):
+            problems.add(f"portal.address[{index}]", f"{address} is not this host's own: needs certificate and key")
+        if address in portal.address[:index]:
+            problems.add(f"portal.address[{index}]", f"{address} is there twice")
+    if not portal.address:
+        problems.add("portal.address", "needs at least one address")

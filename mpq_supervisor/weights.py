@@ -3,6 +3,7 @@
     mpq-supervisor.service/     ours: systemd marks it with the attribute user.delegate
       supervisor/               supervisor and zygote: a cgroup with controllers has no processes of its own
       critical/ default/ bulk/  cpu.weight 400, 100, 25; the workers of a class share it
+      portal/                   cpu.weight 10
 
 Without such a subtree there is only `nice` (see `orders.NICE`), which works beside this as well.
 """
@@ -17,6 +18,7 @@ from mpq_worker.contract import TrafficClass
 
 WEIGHT = {TrafficClass.CRITICAL: 400, TrafficClass.DEFAULT: 100, TrafficClass.BULK: 25}
 _OWN_WEIGHT = 400
+_PORTAL_WEIGHT = 10
 
 log = logging.getLogger(__name__)
 
@@ -32,20 +34,20 @@ class Weights:
         (own / "cgroup.procs").write_text(str(os.getpid()))
         (root / "cgroup.subtree_control").write_text("+cpu")
         (own / "cpu.weight").write_text(str(_OWN_WEIGHT))
-        for traffic_class, weight in WEIGHT.items():
+        for traffic_class, weight in [*WEIGHT.items(), (None, _PORTAL_WEIGHT)]:
             group = self._group(traffic_class)
             group.mkdir(exist_ok=True)
             (group / "cpu.weight").write_text(str(weight))
 
-    def assign(self, pid: int, traffic_class: TrafficClass) -> None:
-        """Puts a worker into its class; one that has just ended is left alone."""
+    def assign(self, pid: int, traffic_class: TrafficClass | None) -> None:
+        """Puts a worker into its class (None: the portal); one that has just ended is left alone."""
         try:
             (self._group(traffic_class) / "cgroup.procs").write_text(str(pid))
         except OSError as error:
             log.warning("cgroup %s: %s", self._group(traffic_class), error.strerror)
 
-    def _group(self, traffic_class: TrafficClass) -> Path:
-        return self._root / traffic_class.name.lower()
+    def _group(self, traffic_class: TrafficClass | None) -> Path:
+        return self._root / ("portal" if traffic_class is None else traffic_class.name.lower())
 
 
 def delegated() -> Weights | None:

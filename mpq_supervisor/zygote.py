@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import psutil
 
+from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.lifecycle import START_PAUSE, explain
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault, pair
 from mpq_worker.contract import Fork, Forked, FromWorker, FromZygote, Ping, Pong, Reaped
@@ -225,7 +226,12 @@ class Zygote:
         self._respawn_at = self._loop.time() + (0.0 if self._answered else START_PAUSE)
         if not self._closing:
             self.losses += 1
-            log.error("zygote lost: %s; %d workers go on", explain(status), len(self._alive))
+            log.error(
+                "zygote lost: %s; %d workers go on",
+                explain(status),
+                len(self._alive),
+                extra=marks(Kind.SUPERVISOR, reason="zygote"),
+            )
             if self._answered:
                 self.start()
         orphans, self._alive = self._alive, {}

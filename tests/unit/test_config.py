@@ -375,3 +375,49 @@ def _inline(value: object) -> str:
     if isinstance(value, str):
         return '"' + "".join(f"\\U{ord(c):08x}" if not 0xD800 <= ord(c) < 0xE000 else "?" for c in value) + '"'
     return str(value)
+
+
+PORTAL = """
+[portal]
+{lines}
+[[portal.token]]
+name = "grafana"
+role = "viewer"
+hash = "sha256:{hash}"
+expires = 2027-12-31
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("", None),
+        ('address = ["127.0.0.1", "::1"]', None),
+        ('address = "0.0.0.0"\ncertificate = "/c"\nkey = "/k"', None),
+        ('address = "0.0.0.0"', "portal.address[0]: 0.0.0.0 is not this host's own: needs certificate and key"),
+        ('address = ["::1", "::1"]', "portal.address[1]: ::1 is there twice"),
+        ("address = []", "portal.address: needs at least one address"),
+        ('certificate = "/c"', "portal.key: is missing, the other is there"),
+        ("port = 0", "portal.port: Expected `int` >= 1"),
+        ("history_mb = 1", "portal.history_mb: Expected `int` >= 16"),
+    ],
+)
+@pytest.mark.parametrize("sample", [SITE, HUB], ids=["site", "hub"])
+def test_portal(sample: str, lines: str, problem: str | None) -> None:
+    found = problems_of(sample + PORTAL.format(lines=lines, hash="0" * 64))
+    assert found == ([] if problem is None else [problem])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("sha256:0", "0", "portal.token[0].hash: \"" + "0" * 64 + "\" is no hash of a token"),
+        ('role = "viewer"', 'role = "root"', "portal.token[0].role: must be one of viewer, operator, admin"),
+        ("expires = 2027-12-31", 'expires = "soon"', "portal.token[0].expires: Invalid"),
+        ("[portal]", "[[portal.token]]\nname = 'grafana'\nrole = 'admin'\nhash = 'sha256:" + "1" * 64 + "'\n[portal]",
+         'portal.token[1].name: "grafana" is taken'),
+    ],
+)  # fmt: skip
+def test_tokens(old: str, new: str, problem: str) -> None:
+    (found,) = problems_of(SITE + PORTAL.format(lines="", hash="0" * 64).replace(old, new, 1))
+    assert problem in found

@@ -1,0 +1,76 @@
+"""The metrics as Prometheus reads them: text format or OpenMetrics, as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from mpq_supervisor import __version__
+from mpq_supervisor.portal.metrics import SCOPES, Buckets, Row, Scope, labels_of
+from mpq_supervisor.portal.state import State
+from mpq_worker.contract import RTT_BOUNDS
+
+
+class Exposition(Collector):
+    """Of one host."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The page and its content type, for an Accept header."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """One family per row, in the order of the rows."""
+        for scope in SCOPES:
+            things = list(scope.things(self._state))
+            for row in scope.rows:
+                yield self._family(scope, row, things)
+
+    def _family(self, scope: Scope, row: Row, things: list[tuple[tuple[str, ...], object]]) -> Metric:
+        labels = labels_of(scope, row)
+        if row.kind == "info":
+            info = InfoMetricFamily(row.name.removesuffix("_info"), row.help)
+            setup = self._state.setup
+            info.add_metric([], {"version": __version__, "role": setup.role, "host": setup.name})
+            return info
+        if row.kind == "histogram":
+            return _histogram(row, labels, things)
+        kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+        family = kind(row.name, row.help, labels=labels)
+        for values, thing in things:
+            value = row.value(thing)
+            if isinstance(value, float | int):
+                family.add_metric(values, value)
+            elif value is not None and not isinstance(value, Buckets):
+                for own, number in value.items():
+                    family.add_metric((*values, own), number)
+        return family
+
+
+def _histogram(row: Row, labels: tuple[str, ...], things: list[tuple[tuple[str, ...], object]]) -> Metric:
+    family = HistogramMetricFamily(row.name, row.help, labels=labels)
+    for values, thing in things:
+        value = row.value(thing)
+        if isinstance(value, Buckets):
+            bounds, total = [*map(str, RTT_BOUNDS), "+Inf"], 0
+            buckets: list[tuple[str, float]] = []
+            for bound, count in zip(bounds, value.counts, strict=True):
+                total += count
+                buckets.append((bound, total))
+            family.add_metric(values, buckets, value.sum)
+    return family

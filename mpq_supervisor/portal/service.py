@@ -1,0 +1,77 @@
+"""The portal's loop: the feed in, the web server out, until the feed ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+
+import uvicorn
+
+from mpq_supervisor.portal.app import Parts, make_app
+from mpq_supervisor.portal.auth import Gate
+from mpq_supervisor.portal.exposition import Exposition
+from mpq_supervisor.portal.messages import Message, Setup
+from mpq_supervisor.portal.state import State
+from mpq_worker.channel import Channel, ChannelClosed
+
+READ_BUDGET = 256
+MAX_CONNECTIONS = 500
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One portal. `tls` is None for plain HTTP."""
+
+    def __init__(self, setup: Setup, feed: Channel[Message], tls: ssl.SSLContext | None) -> None:
+        self._feed = feed
+        self._state = State(setup)
+        parts = Parts(self._state, Gate(setup.tokens), Exposition(self._state))
+        config = uvicorn.Config(
+            make_app(parts),
+            lifespan="off",
+            log_config=None,
+            log_level=logging.WARNING,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=1,
+        )
+        config.load()
+        config.ssl = tls
+        self._server = uvicorn.Server(config)
+        self._listen = setup.listen
+
+    async def run(self) -> None:
+        """Until the supervisor ends the feed, or SIGTERM. Raises OSError when an address cannot be had."""
+        sockets = [_listener(*address) for address in self._listen]
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._feed.fileno(), self._receive)
+        for address, port in self._listen:
+            log.info("portal: listening on %s port %d", address, port)
+        await self._server.serve(sockets=sockets)
+
+    def _receive(self) -> None:
+        try:
+            for _ in range(READ_BUDGET):
+                received = self._feed.receive()
+                if received is None:
+                    return
+                self._state.take(received[0], time.monotonic())
+        except ChannelClosed:
+            asyncio.get_running_loop().remove_reader(self._feed.fileno())
+            self._server.should_exit = True
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind((address, port))
+    sock.setblocking(False)
+    return sock

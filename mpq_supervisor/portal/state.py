@@ -1,0 +1,174 @@
+"""What the portal knows of its host: the latest that the feed told, and counters that outlive workers. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+
+import msgspec
+
+from mpq_supervisor.portal.messages import HostSample, Line, Message, Setup, WorkerSample
+from mpq_supervisor.status import WorkerStatus
+from mpq_worker.contract import PathStats
+
+MAX_LINES = 5000
+FRESH = 5.0
+"""Seconds after which what was heard of a worker last says nothing of how it is."""
+
+
+class Total:
+    """A sum over processes or connections of which each counts from nought."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._owner: object = None
+        self._last = 0.0
+
+    def note(self, owner: object, count: float) -> None:
+        """`owner` counts `count` now; less than before, or another owner, is a new beginning."""
+        anew = owner != self._owner or count < self._last
+        self.value += count if anew else count - self._last
+        self._owner, self._last = owner, count
+
+
+class Totals:
+    """Named ones."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Total] = {}
+
+    def note(self, owner: object, counts: Iterable[tuple[str, float]]) -> None:
+        """As `Total.note`, for several names."""
+        for name, count in counts:
+            self._totals.setdefault(name, Total()).note(owner, count)
+
+    def __getitem__(self, name: str) -> float:
+        return self._totals[name].value if name in self._totals else 0.0
+
+    def below(self, prefix: str) -> dict[str, float]:
+        """All whose name begins so, by the rest of it."""
+        return {n.removeprefix(prefix): t.value for n, t in self._totals.items() if n.startswith(prefix)}
+
+
+class Path(msgspec.Struct, frozen=True):
+    """One connection of a tunnel: a site's own, or one of a hub's with a site. `via` is the WAN or listener."""
+
+    site: str
+    via: str
+    stats: PathStats
+    totals: Totals
+    rtt_counts: tuple[int, ...] = ()
+    rtt_sum: float = 0.0
+
+
+class Tunnel:
+    """One worker, over all its processes."""
+
+    def __init__(self, sample: WorkerSample, now: float) -> None:
+        self.totals = Totals()
+        self._paths: dict[str, Totals] = {}
+        self.take(sample, now)
+
+    def take(self, sample: WorkerSample, now: float) -> None:
+        """The latest; `now` is monotonic."""
+        self.sample, self.heard = sample, now
+        worker = sample.worker
+        self.totals.note(worker.pid, _counts(worker))
+        self.totals.note(None, [("drops.sunk", worker.drops.get("sunk", 0))])  # the port's, not the process's
+        for site, stats in _connections(worker):
+            self._paths.setdefault(site, Totals()).note(None, _path_counts(stats))
+
+    @property
+    def status(self) -> WorkerStatus:
+        """As heard last."""
+        return self.sample.worker
+
+    def paths(self, own_site: str) -> list[Path]:
+        """The connections there are now; a site's own bears its name."""
+        worker = self.status
+        found = []
+        for site, stats in _connections(worker):
+            own = not site
+            found.append(
+                Path(
+                    site=site or own_site,
+                    via=worker.wan,
+                    stats=stats,
+                    totals=self._paths[site],
+                    rtt_counts=worker.rtt_counts if own else (),
+                    rtt_sum=worker.rtt_sum if own else 0.0,
+                )
+            )
+        return found
+
+    def forget(self, sites: Iterable[str]) -> None:
+        """Keeps the counters of these sites only, and a site's own."""
+        kept = {"", *sites}
+        self._paths = {site: totals for site, totals in self._paths.items() if site in kept}
+
+
+class State:
+    """All of it. `setup` says what kind of host it is."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.host: HostSample | None = None
+        self.tunnels: dict[str, Tunnel] = {}
+        self.heard = 0.0
+        self._lines: deque[Line] = deque(maxlen=MAX_LINES)
+
+    def take(self, message: Message, now: float) -> None:
+        """A message of the feed."""
+        self.heard = now
+        match message:
+            case WorkerSample(worker=worker):
+                if worker.name in self.tunnels:
+                    self.tunnels[worker.name].take(message, now)
+                else:
+                    self.tunnels[worker.name] = Tunnel(message, now)
+            case HostSample():
+                self.host = message
+                known = self.tunnels
+                self.tunnels = {name: known[name] for name in message.workers if name in known}
+                for tunnel in self.tunnels.values():
+                    tunnel.forget(message.sites)
+            case Line():
+                self._lines.append(message)
+
+    def lines(self, tunnel: str, level: int, count: int) -> list[Line]:
+        """The latest `count` lines about a tunnel (empty: all) of `level` and above, oldest first."""
+        found = (
+            line
+            for line in reversed(self._lines)
+            if line.level >= level and (not tunnel or (line.marks is not None and line.marks.tunnel == tunnel))
+        )
+        return list(islice(found, count))[::-1]
+
+
+def _counts(worker: WorkerStatus) -> Iterable[tuple[str, float]]:
+    yield "bytes_in", worker.bytes_in
+    yield "bytes_out", worker.bytes_out
+    yield "packets_in", worker.packets_in
+    yield "packets_out", worker.packets_out
+    yield "reconnects", worker.reconnects
+    yield "cpu", worker.cpu
+    for reason, count in worker.drops.items():
+        if reason != "sunk":
+            yield f"drops.{reason}", count
+    for reason, count in worker.refusals.items():
+        yield f"refusals.{reason}", count
+
+
+def _path_counts(stats: PathStats) -> Iterable[tuple[str, float]]:
+    yield "sent", stats.packets_sent
+    yield "lost", stats.packets_lost
+    yield "received", stats.packets_received
+    yield "key_updates", stats.key_updates
+
+
+def _connections(worker: WorkerStatus) -> list[tuple[str, PathStats]]:
+    """By site, "" for a site's own; several of one site at a shared listener count as the first."""
+    if worker.sites:
+        return list({site.site: site.path for site in reversed(worker.sites)}.items())
+    return [] if worker.path is None else [("", worker.path)]

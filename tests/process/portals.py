@@ -1,0 +1,133 @@
+"""A portal of its own process over a fleet of fake workers, and a client for it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from mpq_supervisor.control import Control
+from mpq_supervisor.feed import Feed
+from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.portal.auth import hash_of
+from mpq_supervisor.portal_process import PortalProcess
+from mpq_supervisor.schema import Portal, Token
+from tests.process.conftest import Rig
+
+TOKENS = {role: secrets.token_urlsafe(32) for role in ("viewer", "operator", "admin")}
+EXPIRED = secrets.token_urlsafe(32)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of the portal."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Portals:
+    """A fleet with a control socket and a portal on a free port of 127.0.0.1."""
+
+    def __init__(self, plan: HostPlan, runtime: Path) -> None:
+        self.directory = Path(
+            tempfile.mkdtemp(prefix="mpq-portal-", dir="/var/tmp")
+        )  # which the portal's uid may pass
+        self.directory.chmod(0o711)
+        self.port = free_port()
+        tokens = [Token(name=role, role=role, hash=hash_of(token)) for role, token in TOKENS.items()]  # type: ignore[arg-type]
+        tokens.append(Token(name="old", role="admin", hash=hash_of(EXPIRED), expires=date(2020, 1, 1)))
+        portal = Portal(address=(IPv4Address("127.0.0.1"),), port=self.port, token=tuple(tokens), history_mb=16)
+        supervisor = msgspec.structs.replace(plan.supervisor, state_directory=str(self.directory))
+        self.plan = msgspec.structs.replace(plan, portal=portal, supervisor=supervisor)
+        self.rig = Rig(self.plan, runtime)
+        self.control = Control(self.rig.fleet, lambda: self.plan, list)
+        self.feed = Feed(self.rig.fleet.status)
+        self.pids: list[int | None] = []
+        self.portal = PortalProcess(self.feed, self.control.attend, self.pids.append)
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Portals:
+        await self.rig.__aenter__()
+        await self.rig.all_in("UP")
+        self.portal.configure(self.plan)
+        self._ticking = asyncio.create_task(self._tick())
+        await self.until_answering()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.portal.close()
+        assert self._ticking is not None
+        self._ticking.cancel()
+        self.control.close()
+        await self.rig.__aexit__()
+        shutil.rmtree(self.directory)
+
+    async def _tick(self) -> None:
+        while True:
+            self.feed.tick(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.05)
+
+    async def until_answering(self) -> None:
+        """Until it serves what the feed told."""
+        async with asyncio.timeout(15):
+            while not await self._knows():  # noqa: ASYNC110 - another process's doings
+                await asyncio.sleep(0.05)
+
+    async def _knows(self) -> bool:
+        try:
+            return b"mpq_supervisor_uptime_seconds " in (await self.get("/metrics")).body
+        except ConnectionError:
+            return False
+
+    async def get(self, path: str, role: str = "viewer", **headers: str) -> Answer:
+        return await self.ask("GET", path, role, None, **headers)
+
+    async def ask(self, method: str, path: str, role: str, body: object = None, **headers: str) -> Answer:
+        """`role` of the token, or the token itself; nothing for none."""
+        token = TOKENS.get(role, role)
+        sent = {"Authorization": f"Bearer {token}"} if token else {}
+        sent |= {key.replace("_", "-"): value for key, value in headers.items()}
+        data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+        return await asyncio.to_thread(self._ask, method, path, data, sent)
+
+    def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def uid(self) -> int:
+        """Of the portal's process."""
+        assert self.portal.pid is not None
+        return os.stat(f"/proc/{self.portal.pid}").st_uid
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,120 @@
+"""The portal as a process: unprivileged, expendable, and behind its tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mpq_supervisor import portal_process
+from mpq_supervisor.plan import HostPlan
+from tests.process.portals import EXPIRED, Portals
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """/proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, value in (line.split(":", 1) for line in lines)}
+
+
+def test_metrics_of_a_fleet(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            answer = await portals.get("/metrics")
+            families = {f.name: f for f in text_string_to_metric_families(answer.body.decode())}
+            up = {s.labels["tunnel"]: s.value for s in families["mpq_tunnel_up"].samples}
+            assert up == dict.fromkeys(("cr1", "br1", "df1", "cr2", "br2", "df2"), 1.0)
+            assert {s.labels["class"]: s.value for s in families["mpq_class_tunnels_up"].samples} == {
+                "critical": 2.0, "bulk": 2.0, "default": 2.0,
+            }  # fmt: skip
+            openmetrics = await portals.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+            assert openmetrics.body.endswith(b"# EOF\n")
+
+    run(body())
+
+
+def test_isolation(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            assert portals.portal.pid is not None
+            process = psutil.Process(portals.portal.pid)
+            uid = site_plan.supervisor.uid_base - 1
+            assert (process.uids().saved, process.gids().saved, process.nice()) == (uid, uid, 10)
+            status = status_of(process.pid)
+            assert (int(status["CapEff"], 16), int(status["CapPrm"], 16), status["NoNewPrivs"]) == (0, 0, "1")
+            assert (portals.directory / "portal").stat().st_mode & 0o777 == 0o770
+
+    run(body())
+
+
+def test_death_touches_nobody_and_it_comes_back(
+    run: Run, site_plan: HostPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portal_process, "PAUSE", (0.1, 0.2))
+
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            workers = await portals.rig.pids()
+            for number in (signal.SIGKILL, signal.SIGTERM):
+                pid = portals.portal.pid
+                assert pid is not None
+                os.kill(pid, number)
+                await portals.rig.until(lambda pid=pid: portals.portal.pid not in (pid, None))  # type: ignore[misc]
+                await portals.until_answering()
+            assert await portals.rig.pids() == workers
+            assert portals.pids[::2] == [pid for pid in portals.pids if pid]
+
+    run(body())
+
+
+def test_a_portal_that_does_not_read_holds_nobody_up(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            assert portals.portal.pid is not None
+            os.kill(portals.portal.pid, signal.SIGSTOP)
+            loop = asyncio.get_running_loop()
+            for second in range(1000):
+                portals.feed.tick(loop.time() + second)
+            assert portals.feed.lost > 0
+            os.kill(portals.portal.pid, signal.SIGCONT)
+            await portals.until_answering()
+
+    run(body())
+
+
+def test_only_tokens_open(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            assert (await portals.get("/metrics", "")).status == 401
+            for token in ("wrong", EXPIRED):
+                answer = await portals.get("/metrics", token)
+                assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+            answers = [await portals.get("/metrics", f"guess{n}") for n in range(5)]
+            assert [answer.status for answer in answers] == [401, 401, 401, 401, 429]
+            assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+            assert (await portals.get("/metrics")).status == 200  # used well before
+            assert (await portals.get("/metrics", "operator")).status == 429
+
+    run(body())
+
+
+def test_it_ends_with_its_supervisor(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            pid = portals.portal.pid
+            assert pid is not None
+            portals.feed.close_channel()
+            await portals.rig.until(lambda: portals.pids[-1] is None)
+            assert not psutil.pid_exists(pid)
+
+    run(body())

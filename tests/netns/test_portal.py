@@ -14,8 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mpq_supervisor.portal.auth import hash_of
-from tests.netns.product import SIDES, System, end, ok, until
+from tests.netns.product import System, ok
 from tools.product import Side
+from tools.system import SIDES
+from tools.wait import end, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -7,6 +7,7 @@ PY := $(VENV)/bin/python
 # Debian packages by the command that proves them present.
 DEB_COMMANDS := ip:iproute2 nft:nftables iperf3:iperf3 ping:iputils-ping ethtool:ethtool tcpdump:tcpdump gcc:gcc
 DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include/stdio.h:libc6-dev \
+             /usr/include/openssl/evp.h:libssl-dev /usr/include/python3.11/Python.h:python3-dev \
              /usr/lib/$(shell uname -m)-linux-gnu/libseccomp.so.2:libseccomp2
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
@@ -28,7 +29,9 @@ system: ## install the Debian packages that are missing (root)
 
 venv: $(VENV)/.ready ## virtual environment with mpq and its development tools
 
-$(VENV)/.ready: setup.cfg setup.py pyproject.toml | system
+NATIVE := $(wildcard mpq_worker/*.pyx mpq_worker/*.pxd mpq_worker/native/*)
+
+$(VENV)/.ready: setup.cfg setup.py pyproject.toml $(NATIVE) | system
 	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install -q --disable-pip-version-check -e .[dev] 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
@@ -73,12 +76,12 @@ SYSCTLS := $(DESTDIR)/etc/sysctl.d/90-mpq.conf
 SAMPLES := $(patsubst etc/%,$(DESTDIR)/etc/mpq/%.example,$(wildcard etc/*.toml))
 
 install: install-files ## into PREFIX (/usr) below DESTDIR; configurations are left alone
-	@$(MAKE) -s system DEB_COMMANDS=nft:nftables DEB_FILES="$(filter-out %:libc6-dev,$(DEB_FILES))"
+	@$(MAKE) -s system DEB_COMMANDS="nft:nftables gcc:gcc"
 	@$(PYTHON) -m venv $(INSTALLED)
-	@rm -rf build/lib build/bdist.*
+	@rm -rf build/lib* build/temp.* build/bdist.*
 	@$(INSTALLED)/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-compile --upgrade . 2>&1 \
 	  | { grep -v '^WARNING: Location' || true; }
-	@rm -rf build/lib build/bdist.* $(INSTALLED)/bin/[Aa]ctivate*
+	@rm -rf build/lib* build/temp.* build/bdist.* $(INSTALLED)/bin/[Aa]ctivate*
 	@find $(INSTALLED)/bin -type f -exec sed -i '1s|^#!$(INSTALLED)/|#!$(PREFIX)/lib/mpq/|' {} +
 	@$(INSTALLED)/bin/python -m compileall -qf $(if $(DESTDIR),-s $(DESTDIR) -p /) $(INSTALLED)/lib
 	@echo "mpq is in $(DESTDIR)$(PREFIX)/lib/mpq. Next ($(PREFIX)/share/doc/mpq/operations.md):"
@@ -107,4 +110,4 @@ uninstall: ## take away what install put there; configuration, keys and state st
 	@rmdir --ignore-fail-on-non-empty $(DESTDIR)/etc/mpq 2>/dev/null || true
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info mpq_worker/_datapath.c mpq_worker/*.so

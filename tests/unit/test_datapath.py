@@ -1,0 +1,476 @@
+"""Native paths speak QUIC as aioquic does, and lose, repeat and invent nothing."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from aioquic.buffer import Buffer
+from aioquic.quic.packet import pull_ack_frame
+from aioquic.tls import CipherSuite
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpq_worker._datapath import ACKED, FOREIGN_SOURCE, IN_FLIGHT, PHASE_CHANGED
+from tests.sim.packets import packet
+from tests.unit.paths import End, context, ends
+
+SUITES = [
+    CipherSuite.AES_128_GCM_SHA256,
+    CipherSuite.AES_256_GCM_SHA384,
+    CipherSuite.CHACHA20_POLY1305_SHA256,
+]
+INNER = ("10.200.11.5", "192.0.2.1")
+HEADER = 9
+
+
+def forge(end: End, payload: bytes, number: int, *, phase: int = 0, seed: int = 2, first: int = 0x43) -> bytes:
+    """A packet for `end` with any frames in it."""
+    header = bytes((first | phase << 2,)) + end.cid + number.to_bytes(4, "big")
+    return context(end.suite, seed).encrypt_packet(header, payload, number)
+
+
+def frames_of(end: End, data: bytes, seed: int) -> bytes:
+    """What is in a packet that an end of this seed sealed."""
+    header, payload, _, _ = context(end.suite, seed).decrypt_packet(data, HEADER, 0)
+    assert header[0] & 0xDB == 0x43
+    return payload
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_aioquic_opens_what_is_sealed(suite: CipherSuite) -> None:
+    site, _ = ends(suite=suite)
+    packets = [packet(*INNER, number=i, size=1400) for i in range(100)]
+    datagrams = site.send(*packets)
+    assert [len(data) for data in datagrams] == [1431] * 100
+    for number, data in enumerate(datagrams):
+        payload = frames_of(site, data, 1)
+        assert payload == b"\x30\x00" + packets[number]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_what_aioquic_seals_is_opened(suite: CipherSuite) -> None:
+    site, _ = ends(suite=suite)
+    inner = packet(*INNER, size=333)
+    data = forge(site, b"\x00\x01\x00\x30\x00" + inner, 0)
+    assert site.receive(data) == [inner]
+
+
+def test_small_packets_share_a_datagram() -> None:
+    site, hub = ends()
+    packets = [packet(*INNER, number=i, size=64) for i in range(60)]
+    datagrams = site.send(*packets)
+    assert len(datagrams) == 3
+    assert max(len(data) for data in datagrams) <= 1431
+    assert hub.receive(*datagrams) == packets
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(28, 1400), max_size=120), st.sampled_from(SUITES))
+def test_every_size_arrives(sizes: list[int], suite: CipherSuite) -> None:
+    site, hub = ends(suite=suite)
+    packets = [packet(*INNER, number=i, size=size) for i, size in enumerate(sizes)]
+    datagrams = site.send(*packets)
+    assert all(len(data) <= 1431 for data in datagrams)
+    assert hub.receive(*datagrams) == packets
+
+
+def test_several_in_one_receipt() -> None:
+    site, hub = ends()
+    packets = [packet(*INNER, number=i, size=1400) for i in range(40)]
+    assert hub.datapath.datagram(b"".join(site.send(*packets)), 0.0, segment=1431) == []
+    hub.datapath.flush(0.0)
+    assert [frame[10:] for frame in hub.datapath.take_frames()] == packets
+
+
+def test_a_packet_counts_once_and_reordering_by_thousands_is_no_loss() -> None:
+    site, hub = ends()
+    packets = [packet(*INNER, number=i, size=1000) for i in range(9000)]
+    datagrams = [data for one in packets for data in site.send(one)]
+    assert len(hub.receive(*datagrams[8500:])) == 500
+    assert len(hub.receive(*datagrams[:8500])) == 8500
+    assert hub.receive(*random.Random(1).sample(datagrams, 2000)) == []
+    assert hub.datapath.drops()["duplicate"] == 2000
+
+
+def test_what_is_older_than_the_window_is_dropped() -> None:
+    _, hub = ends()
+    inner = b"\x30\x00" + packet(*INNER)
+    assert len(hub.receive(forge(hub, inner, 20_000, seed=1))) == 1
+    assert len(hub.receive(forge(hub, inner, 20_000 - 16_383, seed=1))) == 1
+    assert hub.receive(forge(hub, inner, 20_000 - 16_384, seed=1)) == []
+
+
+def test_what_does_not_open_is_counted() -> None:
+    site, hub = ends()
+    key, iv, _ = site.derive(3)
+    hub.path.set_next_key(key, iv)
+    (data,) = site.send(packet(*INNER))
+    for i in range(len(data)):
+        bad = data[:i] + bytes((data[i] ^ 1,)) + data[i + 1 :]
+        hub.datapath.datagram(bad, 0.0)
+    assert hub.path.opened == 0
+    assert hub.path.failed == hub.datapath.drops()["unopened"] == len(data) - len(hub.cid)
+    assert hub.receive(data) == [packet(*INNER)]
+
+
+STRANGE = {
+    "stream": b"\x08\x00hello",
+    "close": b"\x1d\x41\x00\x00",
+    "path challenge": b"\x1a" + bytes(8),
+    "two acks": b"\x02\x00\x00\x00\x00" * 2,
+    "ack of what was not sent": b"\x02\x05\x00\x00\x00",
+    "ack below zero": b"\x02\x00\x00\x01\x00\x00\x00",
+    "ack cut short": b"\x02\x00\x00",
+    "datagram beyond the end": b"\x31\x40\xff\x00",
+    "unknown": b"\x2f" + bytes(20),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_other_frames_are_left_to_python_with_all_that_is_beside_them(what: str) -> None:
+    site, _ = ends()
+    site.send(packet(*INNER))
+    data = forge(site, b"\x31\x21\x00" + packet(*INNER, size=32) + STRANGE[what], 0)
+    assert site.datapath.datagram(data, 0.0) == [data]
+    site.datapath.flush(0.0)
+    assert site.datapath.take_frames() == []
+    assert not site.path.has_received(0)
+
+
+@pytest.mark.parametrize("first", [0x4B, 0x53])
+def test_reserved_bits_are_left_to_python(first: int) -> None:
+    site, _ = ends()
+    data = forge(site, b"\x01\x00\x00\x00", 0, first=first)
+    assert site.datapath.datagram(data, 0.0) == [data]
+
+
+def test_strangers_are_left_to_python() -> None:
+    site, _ = ends()
+    for data in (b"", b"\x40", bytes(1200), b"\xc0" + bytes(1199), b"\x40" + b"unknown!" + bytes(30)):
+        assert site.datapath.datagram(data, 0.0) == ([data] if data else [])
+
+
+def test_another_address_is_left_to_python() -> None:
+    hub = End(2, 1, hub=True)
+    hub.path.set_peer(bytes([1]) * 8, b"", b"address A")
+    data = forge(hub, b"\x01\x00\x00\x00", 0, seed=1)
+    assert hub.datapath.datagram(data, 0.0, b"address B") == [data]
+    assert hub.datapath.datagram(data, 0.0, b"address A") == []
+
+
+def test_a_stateless_reset_is_left_to_python() -> None:
+    site, _ = ends()
+    token = bytes(range(16))
+    site.path.set_peer(bytes([2]) * 8, token, b"")
+    reset = b"\x41" + site.cid + bytes(20) + token
+    assert site.datapath.datagram(reset, 0.0) == [reset]
+    assert site.datapath.datagram(reset[:-1] + b"\xff", 0.0) == []
+
+
+# ------------------------------------------------------------------ acknowledgements
+
+
+def acknowledged(end: End, data: bytes, seed: int) -> list[tuple[int, int]]:
+    buffer = Buffer(data=frames_of(end, data, seed))
+    assert buffer.pull_uint_var() == 2
+    ranges, _ = pull_ack_frame(buffer)
+    assert buffer.eof()
+    return [(r.start, r.stop) for r in ranges]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sets(st.integers(0, 300), min_size=1))
+def test_an_acknowledgement_says_what_came(numbers: set[int]) -> None:
+    _, hub = ends()
+    hub.receive(*[forge(hub, b"\x01\x00\x00\x00", number, seed=1) for number in sorted(numbers)])
+    hub.datapath.take_datagrams()
+    hub.path.note_received(301, True, 0.0)
+    (data,) = hub.flush(1.0)
+    told = {number for low, high in acknowledged(hub, data, 2) for number in range(low, high)}
+    assert told == numbers | {301}
+
+
+def test_one_packet_is_acknowledged_when_it_is_time_and_two_at_once() -> None:
+    site, hub = ends()
+    hub.configure(ack_delay=0.004)
+    hub.receive(*site.send(packet(*INNER), now=1.0), now=1.0)
+    assert hub.datapath.take_datagrams() == []
+    assert hub.datapath.deadline() == pytest.approx(1.004)
+    assert len(hub.flush(1.005)) == 1
+    assert hub.datapath.deadline() is None
+    hub.receive(*site.send(packet(*INNER), now=2.0), *site.send(packet(*INNER), now=2.0), now=2.0)
+    assert len(hub.datapath.take_datagrams()) == 1
+
+
+def test_a_gap_is_told_at_once() -> None:
+    site, hub = ends()
+    first, second = site.send(packet(*INNER)), site.send(packet(*INNER))
+    hub.receive(*second)
+    assert len(hub.datapath.take_datagrams()) == 1
+    hub.receive(*first)
+    assert len(hub.datapath.take_datagrams()) == 1
+
+
+def test_an_acknowledgement_travels_with_a_small_packet() -> None:
+    site, hub = ends()
+    hub.receive(*site.send(packet(*INNER), now=1.0), now=1.0)
+    datagrams = hub.send(packet(*INNER), now=1.0)
+    assert len(datagrams) == 1
+    assert hub.datapath.deadline() is None
+    site.receive(*datagrams, now=1.01)
+    assert site.path.take_ack()[:2] == (1, 133)
+
+
+def test_acknowledgements_are_summed_up() -> None:
+    site, hub = ends()
+    datagrams = [data for i in range(10) for data in site.send(packet(*INNER, size=1400), now=1.0 + i / 100)]
+    assert [event for _, event in site.datapath.take_events()] == [IN_FLIGHT]
+    assert site.path.bytes_in_flight == 10 * 1431
+    hub.receive(*datagrams, now=1.1)
+    site.receive(*[data for _, data in hub.datapath.take_datagrams()], now=1.2)
+    assert [event for _, event in site.datapath.take_events()] == [ACKED]
+    acked, size, lost, _, _, newest, delivered, _, first_sent, sent, _, rtt, _, loss_time, _ = site.path.take_ack()
+    assert (acked, size, lost, newest) == (10, 14310, 0, 9)
+    assert (delivered, first_sent, sent) == (0, 1.0, 1.09)
+    assert rtt == pytest.approx(0.11)
+    assert loss_time == 0
+    assert site.path.bytes_in_flight == 0
+    assert site.path.delivered == 14310
+
+
+def test_loss_by_number_by_time_and_its_retraction() -> None:
+    site, _ = ends()
+    site.send(*[packet(*INNER, size=1400)] * 10, now=1.0)
+    site.path.acknowledge([(9, 9), (3, 3)], 0.0, 1.01)
+    acked, _, lost, lost_bytes, spurious, *_, loss_time, _ = site.path.take_ack()
+    assert (acked, lost, lost_bytes, spurious) == (2, 6, 6 * 1431, 0)  # 0-2, 4-6; 7 and 8 may be late
+    assert loss_time == pytest.approx(1.05)
+    site.path.detect_loss(1.06)
+    assert site.path.take_ack()[2] == 2
+    assert site.path.packets_in_flight == 0
+    site.path.acknowledge([(4, 9)], 0.0, 1.07)
+    acked, _, lost, _, spurious, *_ = site.path.take_ack()
+    assert (acked, lost, spurious) == (5, 0, 5)
+    site.send(*[packet(*INNER, size=1400)] * 6, now=2.0)
+    site.path.acknowledge([(15, 15)], 0.0, 2.01)
+    assert site.path.take_ack()[2] == 0  # it has learnt that five may overtake
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0, 0.4), st.integers(1, 12))
+def test_the_books_balance(seed: int, loss: float, rounds: int) -> None:
+    chance = random.Random(seed)
+    site, hub = ends()
+    sent, acked, lost, spurious, now = 0, 0, 0, 0, 1.0
+    for _ in range(rounds):
+        flight = [data for _ in range(chance.randrange(60)) for data in site.send(packet(*INNER, size=1000), now=now)]
+        sent += len(flight)
+        chance.shuffle(flight)
+        hub.receive(*[data for data in flight if chance.random() >= loss], now=now + 0.01)
+        hub.datapath.flush(now + 0.02)
+        acks = [data for _, data in hub.datapath.take_datagrams()]
+        site.receive(*[data for data in acks if chance.random() >= loss], now=now + 0.03)
+        summary = site.path.take_ack()
+        acked, lost, spurious = acked + summary[0], lost + summary[2], spurious + summary[4]
+        assert site.path.bytes_in_flight == site.path.packets_in_flight * 1033
+        assert sent == acked + lost - spurious + site.path.packets_in_flight
+        now += 0.1
+
+
+# ------------------------------------------------------------------ window, pacer, queue
+
+
+def test_the_window_holds_back_and_lets_go() -> None:
+    site, _ = ends()
+    site.configure(window=5 * 1431)
+    assert len(site.send(*[packet(*INNER, size=1400)] * 9)) == 5
+    assert site.path.waits
+    assert site.path.queued == 4 * 1400
+    assert site.datapath.deadline() is None
+    site.path.acknowledge([(0, 2)], 0.0, 0.01)
+    assert len(site.flush(0.01)) == 3
+    site.path.acknowledge([(0, 4)], 0.0, 0.02)
+    assert len(site.flush(0.02)) == 1
+    assert not site.path.waits
+
+
+def test_what_python_has_in_flight_counts() -> None:
+    site, _ = ends()
+    site.configure(window=5 * 1431, elsewhere=2 * 1431)
+    assert len(site.send(*[packet(*INNER, size=1400)] * 9)) == 3
+
+
+def test_the_pacer_spreads_what_the_window_allows() -> None:
+    site, _ = ends()
+    rate = 1_431_000.0  # a packet per millisecond
+    site.configure(rate=rate)
+    now, times = 10.0, []
+    for _ in range(80):
+        site.datapath.frame(packet(*INNER, size=1400), now)
+    for _ in range(1000):
+        times += [now] * len(site.flush(now))
+        deadline = site.datapath.deadline()
+        if deadline is None:
+            break
+        assert deadline > now
+        now = deadline
+    assert len(times) == 80
+    burst = 10  # packets that were saved up
+    assert times[-1] - times[0] == pytest.approx((80 - burst) / 1000, rel=0.1)
+
+
+def test_a_full_queue_and_codel_count_their_drops() -> None:
+    site, _ = ends()
+    site.configure(window=0)
+    site.send(*[packet(*INNER, size=1400)] * 120)
+    full, codel = site.path.drops
+    assert (full, codel) == (120 - 131_072 // 1400, 0)
+    site.configure(window=1 << 24, rate=200_000.0)
+    now = 1.0
+    while site.path.waits:
+        site.flush(now)
+        now = site.datapath.deadline() or now
+    assert site.path.drops[1] > 0
+    assert site.path.totals[2] + site.path.drops[1] == 120 - full
+    counted = site.datapath.drops()
+    assert (counted["queue_full"], counted["codel"]) == site.path.drops
+
+
+def test_messages_go_first_and_come_out_beside_the_packets() -> None:
+    site, hub = ends()
+    site.configure(window=0)
+    site.datapath.frame(packet(*INNER), 0.0)
+    assert site.path.send_message(b"\x01ping")
+    site.configure()
+    inner = hub.receive(*site.flush())
+    assert hub.datapath.take_other() == [(hub.path, b"\x01ping")]
+    assert inner == [packet(*INNER)]
+
+
+def test_an_address_not_validated_gets_three_times_what_it_sent() -> None:
+    site, hub = ends()
+    site.path.allowance = 0
+    assert site.send(packet(*INNER, size=1400)) == []
+    site.receive(*hub.send(packet(*INNER, size=900)))
+    assert [len(data) for _, data in site.datapath.take_datagrams()] == [1431]
+    assert site.path.allowance < 1431
+    site.path.allowance = -1
+    assert len(site.send(packet(*INNER, size=1400))) == 1
+
+
+def test_a_packet_larger_than_the_path_takes_is_returned() -> None:
+    site, _ = ends(mtu=1300)
+    big = packet(*INNER, size=1400)
+    assert site.send(big) == []
+    assert site.datapath.take_too_big() == [(big[:1280], 1300)]
+    site.path.inner_mtu = 1400
+    assert [len(data) for data in site.send(big)] == [1431]
+
+
+def test_a_probe_of_the_path_is_acknowledged() -> None:
+    site, hub = ends()
+    number = site.path.probe_mtu(1600, 1.0)
+    (data,) = site.flush(1.0)
+    assert len(data) == 1600
+    hub.receive(data, now=1.0)
+    assert hub.path.has_received(number)
+    assert hub.datapath.deadline() is not None
+
+
+# ------------------------------------------------------------------ keys
+
+
+def test_the_peers_next_key_takes_over_and_the_old_one_lives_on() -> None:
+    site, hub = ends()
+    early, late, much_later = (site.send(packet(*INNER, number=i)) for i in range(3))
+    key, iv, _ = site.derive(3)
+    hub.path.set_next_key(key, iv)
+    site.path.set_send_key(key, iv, True)
+    updated = site.send(packet(*INNER, number=3))
+    assert site.path.sealed == 1
+    assert hub.receive(*early, *updated, *late, now=1.0) == [packet(*INNER, number=i) for i in (0, 3, 1)]
+    assert [event for _, event in hub.datapath.take_events()] == [PHASE_CHANGED]
+    assert (hub.path.receive_phase, hub.path.phase_start) == (1, 3)
+    assert hub.datapath.datagram(much_later[0], 1.31) == much_later  # three PTOs have passed
+
+
+def test_a_key_that_is_not_there_yet_is_pythons_business() -> None:
+    site, hub = ends()
+    key, iv, _ = site.derive(3)
+    site.path.set_send_key(key, iv, True)
+    data = site.send(packet(*INNER))
+    assert hub.datapath.datagram(data[0], 0.0) == data
+
+
+# ------------------------------------------------------------------ the hub's tables
+
+
+def test_a_source_must_belong_to_its_connection() -> None:
+    site, _ = ends()
+    hub = End(2, 1, hub=True)
+    good, bad = packet(*INNER), packet("10.200.11.6", "192.0.2.1")
+    hub.path.allow([])
+    assert hub.receive(*site.send(good)) == []
+    assert hub.datapath.drops()["unauthenticated"] == 1
+    hub.path.allow(
+        [(bytes([10, 200, 11, 5]), 32), (bytes([172, 16, 2, 0]), 24), (bytes.fromhex("20010db8") + bytes(12), 32)]
+    )
+    hub.datapath.take_events()
+    assert hub.receive(*site.send(good, bad)) == [good]
+    assert [event for _, event in hub.datapath.take_events()] == [FOREIGN_SOURCE]
+    assert hub.path.take_foreign_source() == bytes([10, 200, 11, 6])
+    assert hub.datapath.drops()["source"] == 1
+    prefixed = [packet("172.16.2.77", "192.0.2.1"), packet("2001:db8:1::5", "2001:db9::1")]
+    strange = [packet("172.16.3.1", "192.0.2.1"), packet("2001:db9::5", "2001:db9::1")]
+    assert hub.receive(*site.send(*prefixed, *strange)) == prefixed
+
+
+def test_the_longest_prefix_wins() -> None:
+    hub = End(2, 1, hub=True)
+    hub.datapath.route(bytes([172, 16, 0, 0]), 12, hub.path)
+    assert len(hub.send(packet("192.0.2.1", "172.17.0.1"))) == 1
+    hub.datapath.route(bytes([172, 17, 0, 1]), 32, hub.path)
+    hub.datapath.route(bytes([172, 16, 0, 0]), 12, None)
+    assert len(hub.send(packet("192.0.2.1", "172.17.0.1"))) == 1
+    assert hub.send(packet("192.0.2.1", "172.17.0.2")) == []
+    assert hub.datapath.drops()["no_path"] == 1
+
+
+def test_tables_keep_what_they_are_given() -> None:
+    hub = End(2, 1, hub=True)
+    addresses = [random.Random(i).randbytes(4 if i % 2 else 16) for i in range(2000)]
+    for address in addresses:
+        hub.datapath.route(address, 8 * len(address), hub.path)
+    for address in addresses[::3]:
+        hub.datapath.route(address, 8 * len(address), None)
+
+    def to(address: bytes) -> bytes:
+        if len(address) == 4:
+            return packet("192.0.2.1", ".".join(map(str, address)))
+        return packet("2001:db8::1", ":".join(address.hex()[i : i + 4] for i in range(0, 32, 4)))
+
+    kept = [a for i, a in enumerate(addresses) if i % 3 and a[0] < 0xE0]
+    gone = [a for i, a in enumerate(addresses) if i % 3 == 0 and a[0] < 0xE0]
+    assert len(hub.send(*[to(a) for a in kept])) > 0
+    assert hub.path.totals[2] == len(kept)
+    hub.send(*[to(a) for a in gone])
+    assert hub.path.totals[2] == len(kept)
+
+
+def test_multicast_and_garbage_stay_at_home() -> None:
+    site, _ = ends()
+    assert site.send(b"", b"\x45", packet("10.0.0.1", "224.0.0.1"), packet("fe80::1", "ff02::2")) == []
+    counted = site.datapath.drops()
+    assert (counted["not_ip"], counted["local"]) == (2, 2)
+
+
+def test_a_path_that_goes_takes_its_queue_along() -> None:
+    site, _ = ends()
+    site.configure(window=0)
+    site.send(*[packet(*INNER, size=1400)] * 3)
+    site.datapath.unbind(site.cid)
+    site.datapath.remove(site.path)
+    assert site.datapath.drops()["queue_full"] == 3
+    assert site.send(packet(*INNER)) == []
+    assert site.datapath.drops()["no_path"] == 1

@@ -45,11 +45,13 @@ number = {number}
 
 
 class Tunnel(NamedTuple):
-    """One of mpq's tunnels: the site's interface, both inner addresses, and the workers at both ends."""
+    """One of mpq's tunnels: the site's interface, its and the hub's inner addresses, the workers at both ends."""
 
     device: str
     near: str
     far: str
+    near6: str
+    far6: str
     workers: dict[Side, str]
 
 
@@ -82,12 +84,15 @@ class Mpq(Contender):
         self.start("site", site)
         self.wait_up()
         for plan in make_plan(load(site)).tunnels:
-            assert plan.peer4 is not None
-            assert plan.inner4 is not None
             assert plan.traffic_class is not None
-            hub = f"mt{plan.wan.removeprefix('wan')}.{plan.traffic_class.name.lower()}"
-            self.tunnels.append(Tunnel(plan.tun, plan.inner4, plan.peer4, {"site": plan.name, "hub": hub}))
-        self.device, self.near, self.far, _ = self.tunnels[0]
+            workers: dict[Side, str] = {
+                "site": plan.name,
+                "hub": f"mt{plan.wan.removeprefix('wan')}.{plan.traffic_class.name.lower()}",
+            }
+            (near, near6), (far, far6) = plan.inner, plan.peers
+            self.tunnels.append(Tunnel(plan.tun, near, far, near6, far6, workers))
+        first = self.tunnels[0]
+        self.device, self.near, self.far = first.device, first.near, first.far
         for side, pids in self._pids.items():
             status = self.ctl(side, "status").status
             assert status is not None

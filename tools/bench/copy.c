@@ -293,8 +293,7 @@ static bool follows(const struct parsed *p)
     } else {
         const struct iphdr *a = (void *)f->ip, *b = (void *)p->ip;
         bool in_order = ntohs(b->id) == (uint16_t)(ntohs(a->id) + run.count);
-        bool of_no_use = p->protocol == IPPROTO_UDP && a->frag_off & htons(0x4000);    /* RFC 6864 */
-        if (a->tos != b->tos || a->ttl != b->ttl || a->frag_off != b->frag_off || !(in_order || of_no_use)
+        if (a->tos != b->tos || a->ttl != b->ttl || a->frag_off != b->frag_off || !in_order
             || memcmp(&a->saddr, &b->saddr, 8))
             return false;
     }

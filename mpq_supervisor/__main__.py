@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mpq_supervisor import ctl
 
         return ctl.main(arguments[1:])
-    parsed = _parser(pki=arguments[:1] == ["pki"]).parse_args(arguments)
+    parsed = _parser(arguments[0] if arguments else "").parse_args(arguments)
     if parsed.command == "run":
         from mpq_supervisor import run
 
@@ -35,12 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mpq_supervisor import token
 
         return token.main(parsed.name, parsed.role, parsed.days)
+    if parsed.command == "history":
+        from mpq_supervisor import history
+
+        return history.main(parsed)
     from mpq_supervisor import pki
 
     return pki.main(parsed)
 
 
-def _parser(pki: bool) -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mpq-supervisor", description="Multi-WAN QUIC tunnels, one isolated worker each."
     )
@@ -57,10 +61,15 @@ def _parser(pki: bool) -> argparse.ArgumentParser:
     token.add_argument("--role", choices=("viewer", "operator", "admin"), default="viewer", help="default: viewer")
     token.add_argument("--days", type=int, help="how long it is good for (default: for ever)")
     authority = commands.add_parser("pki", help="make a CA and certificates")
-    if pki:
-        from mpq_supervisor.pki import add_arguments
+    if command == "pki":
+        from mpq_supervisor import pki
 
-        add_arguments(authority)
+        pki.add_arguments(authority)
+    record = commands.add_parser("history", help="what was recorded of a tunnel or a class")
+    if command == "history":
+        from mpq_supervisor import history
+
+        history.add_arguments(record, DEFAULT_CONFIG)
     return parser
 
 

@@ -146,7 +146,12 @@ def setup_of(plan: HostPlan) -> Setup | None:
         certificate=portal.certificate,
         key=portal.key,
         tokens=portal.token,
-        directory=str(Path(plan.supervisor.state_directory) / "portal"),
+        directory=str(history_directory(plan)),
         history_mb=portal.history_mb,
         probe_interval=plan.watchdog.probe_interval,
     )
+
+
+def history_directory(plan: HostPlan) -> Path:
+    """Where the portal of a plan keeps its history."""
+    return Path(plan.supervisor.state_directory) / "portal"

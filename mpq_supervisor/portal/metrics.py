@@ -154,6 +154,9 @@ HOST = Scope((), _host, (
     Row("mpq_feed_lost_total", "counter", "Messages of the supervisor that the portal was too slow for.",
         lambda s: s.host.lost),
     Row("mpq_feed_timestamp_seconds", "gauge", "When the supervisor was heard last, Unix time.", lambda s: s.host.at),
+    Row("mpq_history_bytes", "gauge", "Size of the history on disk; 0 while there is none.",
+        lambda s: s.history_bytes),
+    Row("mpq_history_lost_seconds_total", "counter", "Seconds that the disk did not take.", lambda s: s.history_lost),
 ))
 TUNNEL = Scope(("tunnel", "wan", "class"), _tunnels, (
     Row("mpq_tunnel_state", "gauge", "1 for the state that the tunnel is in, 0 for the others.", _states, "state"),

@@ -7,13 +7,16 @@ import logging
 import socket
 import ssl
 import time
+from pathlib import Path
 
 import uvicorn
 
 from mpq_supervisor.portal.app import Parts, make_app
 from mpq_supervisor.portal.auth import Gate
 from mpq_supervisor.portal.exposition import Exposition
-from mpq_supervisor.portal.messages import Message, Setup
+from mpq_supervisor.portal.history.recorder import Recorder
+from mpq_supervisor.portal.history.samples import Batch, Event, Sampler, event_of
+from mpq_supervisor.portal.messages import Line, Message, Setup
 from mpq_supervisor.portal.state import State
 from mpq_worker.channel import Channel, ChannelClosed
 
@@ -40,6 +43,9 @@ class Service:
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
+        self._sampler = Sampler()
+        self._recorder = Recorder(Path(setup.directory), setup.history_mb)
+        self._events: list[Event] = []
         config.load()
         config.ssl = tls
         self._server = uvicorn.Server(config)
@@ -52,7 +58,22 @@ class Service:
         loop.add_reader(self._feed.fileno(), self._receive)
         for address, port in self._listen:
             log.info("portal: listening on %s port %d", address, port)
-        await self._server.serve(sockets=sockets)
+        self._recorder.start()
+        recording = loop.create_task(self._record())
+        try:
+            await self._server.serve(sockets=sockets)
+        finally:
+            recording.cancel()
+            self._recorder.close()
+
+    async def _record(self) -> None:
+        """A batch in every second of the wall clock, in its middle, so that no second is missed or taken twice."""
+        while True:
+            await asyncio.sleep(1 - (time.time() - 0.5) % 1)
+            events, self._events = self._events, []
+            rows = self._sampler.rows(self._state, time.monotonic())
+            self._recorder.put(Batch(int(time.time()), rows, tuple(events)))
+            self._state.history_bytes, self._state.history_lost = self._recorder.bytes, self._recorder.lost
 
     def _receive(self) -> None:
         try:
@@ -61,6 +82,8 @@ class Service:
                 if received is None:
                     return
                 self._state.take(received[0], time.monotonic())
+                if isinstance(received[0], Line) and received[0].marks is not None:
+                    self._events.append(event_of(received[0], received[0].marks))
         except ChannelClosed:
             asyncio.get_running_loop().remove_reader(self._feed.fileno())
             self._server.should_exit = True

@@ -116,6 +116,7 @@ class State:
         self.host: HostSample | None = None
         self.tunnels: dict[str, Tunnel] = {}
         self.heard = 0.0
+        self.history_bytes = self.history_lost = 0
         self._lines: deque[Line] = deque(maxlen=MAX_LINES)
 
     def take(self, message: Message, now: float) -> None:

@@ -1,0 +1,131 @@
+"""The history where files suffer: a writer that is killed, a disk that is full; and the command that shows it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mpq_supervisor.__main__ import main
+from mpq_supervisor.portal.history.query import History
+from mpq_supervisor.portal.history.samples import Batch, Event, Row
+from mpq_supervisor.portal.history.store import Store
+
+KILLS = 12
+WRITER = """
+import sys
+from pathlib import Path
+from mpq_supervisor.portal.history.samples import Batch, Row
+from mpq_supervisor.portal.history.store import Store
+
+store = Store(Path(sys.argv[1]), 16)
+for t in range(int(sys.argv[2]), 1 << 40):
+    store.add(Batch(t, (Row("cr2", "tunnel", "wan5", "critical", True, True, 20000, 1, 0, 0, 1, t % 1000, 0),), ()))
+    print(t, flush=True)
+"""
+FULL_DISK = """
+import os, shutil, sys
+from pathlib import Path
+from mpq_supervisor.portal.history.recorder import Recorder
+from mpq_supervisor.portal.history.samples import Batch, Row
+
+directory = Path(sys.argv[1])
+rows = tuple(Row(f"t{n}", "tunnel", "w", "bulk", True, True, 1, 1, 0, 0, 1, 1, 0) for n in range(20))
+recorder = Recorder(directory, 100)
+recorder.record(Batch(1_800_000_000, rows, ()))
+filler = os.open(directory / "filler", os.O_WRONLY | os.O_CREAT)
+while True:
+    try:
+        os.write(filler, bytes(4096))
+    except OSError:
+        break
+t = 1_800_000_000
+while not recorder.lost:
+    t += 1
+    recorder.record(Batch(t, rows, ()))
+os.unlink(directory / "filler")
+os.close(filler)
+for t in range(t + 1, t + 4):
+    recorder.record(Batch(t, rows, ()))
+print(recorder.lost)
+shutil.copy(directory / "history.db", sys.argv[2] + "/history.db")
+shutil.copy(directory / "history.db-wal", sys.argv[2] + "/history.db-wal")
+"""
+
+
+def test_no_committed_second_is_lost_however_often_the_writer_is_killed(tmp_path: Path) -> None:
+    chance, t, told = random.Random(3), 1_800_000_000, []
+    for _ in range(KILLS):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), str(t)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        for _ in range(chance.randrange(1, 400)):
+            told.append(int(writer.stdout.readline()))
+        writer.send_signal(signal.SIGKILL)
+        told += [int(line) for line in writer.stdout if line.endswith("\n")]
+        writer.wait()
+        writer.stdout.close()
+        t = told[-1] + 5
+    store = Store(tmp_path, 16)  # finishes what the last one left
+    series = History(tmp_path).series("cr2", told[0], t, t - told[0], t)
+    recorded = {point.t for point in series.points}
+    assert set(told) <= recorded
+    assert len(recorded) <= len(told) + KILLS  # what was committed and could not be told any more
+    coarse = History(tmp_path).series("cr2", told[0] // 300 * 300, t, 1, t + 366 * 86_400)
+    assert sum(point.seconds for point in coarse.points) == len(recorded)
+    store.close()
+
+
+@pytest.mark.root
+def test_a_full_disk_costs_a_gap_and_nothing_else(tmp_path: Path) -> None:
+    disk, saved = tmp_path / "disk", tmp_path / "saved"
+    disk.mkdir()
+    saved.mkdir()
+    script = 'mount -t tmpfs -o size=3m none "$1" && exec "$2" -c "$3" "$1" "$4"'
+    command = ["unshare", "-m", "sh", "-c", script, "sh", str(disk), sys.executable, FULL_DISK, str(saved)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if "permission denied" in done.stderr.lower():
+        pytest.skip("needs root, to mount a small disk")
+    assert done.returncode == 0, done.stderr
+    lost = int(done.stdout)
+    (event,) = History(saved).events(0, 2e9, 10)
+    assert (event.reason, event.text) == ("gap", f"nothing is recorded of {lost} s")
+    assert "database or disk is full" in done.stderr
+
+
+def test_the_command_draws_and_exports(
+    tmp_path: Path, pki_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.process.conftest import SITE
+
+    config = tmp_path / "mpq.toml"
+    config.write_text(SITE.format(pki=pki_directory) + f'[supervisor]\nstate_directory = "{tmp_path}"\n')
+    assert main(["history", "-c", str(config), "br2"]) == 1
+    assert "no history can be read" in capsys.readouterr().err
+    (tmp_path / "portal").mkdir()
+    store, now = Store(tmp_path / "portal", 16), int(time.time())
+    for t in range(now - 120, now):
+        row = Row("br2", "tunnel", "wan5", "bulk", True, True, 20_000 + t % 50, 1, 1000, None, 125_000, 1, 0)
+        store.add(Batch(t, (row,), (Event(t, "state", 20, "br2: UP", "br2"),) if t == now - 60 else ()))
+    assert main(["history", "-c", str(config), "br2", "--since", "2m"]) == 0
+    drawn = capsys.readouterr().out
+    assert "RTT" in drawn
+    assert "1 Mbit/s" in drawn
+    assert "br2: UP" in drawn
+    assert main(["history", "-c", str(config), "br2", "--csv"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("t,seconds,up,rtt,")
+    assert len(lines) == 120
+    assert main(["history", "-c", str(config), "br2", "--json"]) == 0
+    assert '"loss_tx":0.001' in capsys.readouterr().out
+    assert main(["history", "-c", str(config), "br22"]) == 3
+    assert '(did you mean "br2"?)' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["history", "br2", "--since", "soon"])
+    store.close()

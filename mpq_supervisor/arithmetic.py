@@ -6,7 +6,7 @@ numbers stand, they are those of critical, bulk and default:
     tunnels          cr{s} br{s} df{s}         a plain 1:1 tunnel: mpq and the digits of the WAN's name
     index            3(s-1) + 0, 1, 2          plain: + 0; from it table, mark and uid
     hub port         45010 + (s-1)
-    source port      base + 10(s-1) + 0, 1, 2  plain: + 9
+    source ports     base + 10(s-1) + 0, 1, 2  plain: + 9; its successor's in a planned restart: + 3, 4, 5; + 6
     inner subnet     the (s-1)th after `inner.ipv4` and `inner.ipv6`
     inner host       12n + 1, 5, 9             plain: + 1; the hub is 254
     WAN table        table_base - 10 + s
@@ -41,7 +41,7 @@ HUB_TUN_LETTER = {CRITICAL: "c", DEFAULT: "d", BULK: "b"}
 FIRST_HUB_PORT = 45010
 HUB_HOST = 254
 NUMBERS_PER_SITE = 12
-PLAIN_SOURCE_PORT = 9
+PLAIN_SOURCE_PORTS = (9, 6)
 
 
 class ClassPlan(msgspec.Struct, frozen=True):
@@ -78,6 +78,17 @@ def tunnel_names(config: SiteConfig, suffix: int, wan: Wan) -> dict[str, Traffic
         return {f"mpq{digits[0] if digits else suffix}": None}
     classes = class_plans(config.classes)
     return {f"{PREFIX[c]}{suffix}": c for c in TUNNEL_ORDER if c in classes and (carried is None or c in carried)}
+
+
+def source_ports(base: int, suffix: int, traffic_class: TrafficClass | None) -> tuple[int, int]:
+    """The UDP ports of a tunnel's worker, and of the one that takes over from it; they take turns."""
+    if traffic_class is None:
+        first, second = PLAIN_SOURCE_PORTS
+    else:
+        first = TUNNEL_ORDER.index(traffic_class)
+        second = first + len(TUNNEL_ORDER)
+    start = base + 10 * (suffix - 1)
+    return start + first, start + second
 
 
 def class_plans(configured: tuple[ClassConfig, ...]) -> dict[TrafficClass, ClassPlan]:

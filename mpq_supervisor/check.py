@@ -37,7 +37,7 @@ def main(path: Path) -> int:
 def summary(plan: HostPlan) -> list[str]:
     """What a plan runs, as the lines of a table."""
     if plan.role == "site":
-        head = ["TUNNEL", "CLASS", "WAN", "HUB", "INNER", "SOURCE PORT", "TABLE", "UID"]
+        head = ["TUNNEL", "CLASS", "WAN", "HUB", "INNER", "SOURCE PORTS", "TABLE", "UID"]
         rows = [
             [
                 tunnel.name,
@@ -45,7 +45,7 @@ def summary(plan: HostPlan) -> list[str]:
                 tunnel.wan,
                 f"{tunnel.hub_addresses[0]} port {tunnel.hub_port}",
                 " ".join(tunnel.inner),
-                str(tunnel.source_port),
+                " ".join(map(str, tunnel.source_ports)),
                 str(tunnel.table),
                 str(tunnel.uid),
             ]

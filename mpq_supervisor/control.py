@@ -21,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from mpq_supervisor import lifecycle
+from mpq_supervisor import happenings, lifecycle
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.lifecycle import State
@@ -201,23 +201,31 @@ class Control:
         code = Code.OK
         match request.command:
             case "start":
-                self._fleet.command(names, lifecycle.StartWanted())
+                self._fleet.command(names, happenings.StartWanted())
                 code = await self._come_up(names, request.wait, {})
             case "stop":
-                self._fleet.command(names, lifecycle.StopWanted())
+                self._fleet.command(names, happenings.StopWanted())
                 code = await self._go_down(names, request.wait)
             case "restart":
-                before = {name: self._fleet.workers[name].life.starts for name in names}
-                self._fleet.command(names, lifecycle.RestartWanted())
+                before = {name: self._fleet.workers[name].life for name in names}
+                self._fleet.command(names, happenings.RestartWanted())
                 code = await self._come_up(names, request.wait, before)
         status = self._fleet.status()
         shown = tuple(worker for worker in status.workers if worker.name in names)
         return Response(code, status=msgspec.structs.replace(status, workers=shown))
 
-    async def _come_up(self, names: tuple[str, ...], seconds: float, before: dict[str, int]) -> Code:
+    async def _come_up(self, names: tuple[str, ...], seconds: float, before: dict[str, lifecycle.Life]) -> Code:
+        """Waits until all are UP, those in `before` after another start; FAILED where that restart failed."""
+
+        def begun(name: str, life: lifecycle.Life) -> bool:
+            return life.starts > before[name].starts if name in before else True
+
+        def failed(name: str, life: lifecycle.Life) -> bool:
+            return name in before and life.failed_restarts > before[name].failed_restarts
+
         def settled() -> bool:
             return all(
-                life.state is State.FAILED or (life.state is State.UP and life.starts > before.get(name, 0))
+                life.state is State.FAILED or (life.state is State.UP and (begun(name, life) or failed(name, life)))
                 for name, life in lives()
             )
 
@@ -227,7 +235,8 @@ class Control:
         if seconds <= 0:
             return Code.OK
         await self._fleet.wait(settled, min(seconds, MAX_WAIT))
-        return Code.OK if all(life.state is State.UP for _, life in lives()) and settled() else Code.FAILED
+        good = all(life.state is State.UP and begun(name, life) for name, life in lives())
+        return Code.OK if good else Code.FAILED
 
     async def _go_down(self, names: tuple[str, ...], seconds: float) -> Code:
         def down() -> bool:

@@ -16,12 +16,13 @@ from typing import Protocol
 import psutil
 import pyprctl
 
-from mpq_supervisor import lifecycle
+from mpq_supervisor import happenings
+from mpq_supervisor.incarnation import Network, Surroundings
 from mpq_supervisor.leftovers import Register
 from mpq_supervisor.lifecycle import Policy, State
 from mpq_supervisor.orders import Entry, same_host, same_process
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
-from mpq_supervisor.process import Network, Surroundings, Worker
+from mpq_supervisor.process import Worker
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.status import HostStatus, configured_sites, worker_status
 from mpq_supervisor.weights import Weights
@@ -73,10 +74,9 @@ class Fleet:
             zygote=zygote,
             may_raise_priority=_may_raise_priority(),
             weights=weights,
-            changed=self._note_change,
         )
         self.workers: dict[str, Worker] = {}  # there before any of them tells of its WAN
-        self.workers.update({entry.name: Worker(entry, self._around) for entry in plan.workers})
+        self.workers.update({e.name: Worker(e, self._around, self._note_change) for e in plan.workers})
         self._begun = self._last_tick = self._loop.time()
         self._next_memory = self._begun
         self._timer: asyncio.TimerHandle | None = None
@@ -86,21 +86,21 @@ class Fleet:
         self._network.watch(self._link_changed)
         self._tick()
         for worker in self.workers.values():
-            worker.feed(lifecycle.StartWanted())
+            worker.feed(happenings.StartWanted())
 
     async def stop(self) -> None:
         """Stops every worker, then the zygote; whoever does not end in time has been killed."""
-        self.command(self.workers, lifecycle.StopWanted())
+        self.command(self.workers, happenings.StopWanted())
         patience = self._around.policy.stop_grace + 4.0
-        if not await self.wait(lambda: all(w.process is None for w in self.workers.values()), patience):
-            left = [f"{w.name} ({w.process.pid})" for w in self.workers.values() if w.process]
+        if not await self.wait(lambda: not any(w.processes for w in self.workers.values()), patience):
+            left = [f"{process.name} ({process.pid})" for w in self.workers.values() for process in w.processes]
             log.error("did not end: %s", ", ".join(left))
         if self._timer is not None:
             self._timer.cancel()
         await self._zygote.close()
         self._write_register()
 
-    def command(self, names: Iterable[str], event: lifecycle.Event) -> None:
+    def command(self, names: Iterable[str], event: happenings.Event) -> None:
         """Feeds one event to the named workers."""
         for name in tuple(names):
             self.workers[name].feed(event)
@@ -119,7 +119,7 @@ class Fleet:
         for name, worker in list(self.workers.items()):
             if name not in entries and not worker.retired:
                 worker.retired = True
-                worker.feed(lifecycle.StopWanted())
+                worker.feed(happenings.StopWanted())
                 self._forget_retired(worker)
                 changes.append(f"{name}: removed")
         for name, entry in entries.items():
@@ -135,18 +135,18 @@ class Fleet:
     def _reload_worker(self, name: str, entry: Entry, restart: bool) -> str:
         worker = self.workers.get(name)
         if worker is None:
-            worker = self.workers[name] = Worker(entry, self._around)
-            worker.feed(lifecycle.StartWanted())
+            worker = self.workers[name] = Worker(entry, self._around, self._note_change)
+            worker.feed(happenings.StartWanted())
             return "added"
         old = worker.entry
         worker.replace_entry(entry)
         if worker.retired:
             worker.retired = False
-            worker.feed(lifecycle.StartWanted())
+            worker.feed(happenings.StartWanted())
             return "added"
         if restart or not same_process(old, entry):
             if worker.life.state is not State.STOPPED:  # the operator's stop outlives a reload
-                worker.feed(lifecycle.RestartWanted())
+                worker.feed(happenings.RestartWanted())
             return "restarted"
         return "" if old == entry else "sites changed"
 
@@ -196,7 +196,7 @@ class Fleet:
         self._last_tick = now
         self._zygote.tick(now)
         for worker in self.workers.values():
-            worker.check_heartbeat(now)
+            worker.check_heartbeats(now)
         if now >= self._next_memory:
             self._next_memory = now + MEMORY_INTERVAL
             self._check_memory()
@@ -213,7 +213,7 @@ class Fleet:
             except psutil.NoSuchProcess:
                 continue  # its end is about to be told
             if rss > limit:
-                worker.feed(lifecycle.MemoryExceeded(rss))
+                worker.feed(happenings.MemoryExceeded(rss))
 
     def _link_changed(self, wan: str) -> None:
         for worker in self.workers.values():
@@ -226,11 +226,11 @@ class Fleet:
         self._write_register()
 
     def _forget_retired(self, worker: Worker) -> None:
-        if worker.retired and worker.process is None and self.workers.get(worker.name) is worker:
+        if worker.retired and not worker.processes and self.workers.get(worker.name) is worker:
             del self.workers[worker.name]
 
     def _write_register(self) -> None:
-        pids = [worker.process.pid for worker in self.workers.values() if worker.process]
+        pids = [process.pid for worker in self.workers.values() for process in worker.processes]
         self._register.write(pid for pid in (*pids, self._zygote.pid) if pid is not None)
 
 

@@ -42,8 +42,9 @@ class Host:
         self._callback: Callable[[str], None] = lambda wan: None
         self._told: dict[str, LinkState] = {}
         self._tuns: dict[str, int] = {}
-        self._sockets: dict[str, socket.socket] = {}
+        self._sockets: dict[tuple[str, int], socket.socket] = {}  # by tunnel and generation
         self._groups: dict[_Port, sockets.Group] = {}
+        self._lent: dict[str, set[int]] = {}  # by hub worker, the slots of its processes
         self._refused: tuple[str, ...] = ()
         self.links: dict[str, LinkState] = {}
 
@@ -108,32 +109,47 @@ class Host:
             self._guard.remove()
         self._netlink.close()
 
-    def tunnel_fds(self, tunnel: TunnelPlan) -> tuple[int, int] | None:
+    def tunnel_fds(self, tunnel: TunnelPlan, generation: int) -> tuple[int, int] | None:
         """TUN and a fresh UDP socket for a site's worker; None while its WAN cannot reach the hub."""
-        udp = self.rebind(tunnel)
+        udp = self.rebind(tunnel, generation)
         return None if udp is None else (self._tun(tunnel.tun), udp)
 
-    def rebind(self, tunnel: TunnelPlan) -> int | None:
+    def rebind(self, tunnel: TunnelPlan, generation: int) -> int | None:
         """A new UDP socket on the WAN's present address, in the place of the last; None as above."""
-        old = self._sockets.pop(tunnel.name, None)
+        old = self._sockets.pop((tunnel.name, generation), None)
         if old is not None:
             old.close()
         ends = self.links[tunnel.wan].reach(tunnel.hub_addresses)
         if ends is None:
             return None
-        local, remote = (ends[0], tunnel.source_port), (ends[1], tunnel.hub_port)
+        local, remote = (ends[0], tunnel.source_ports[generation]), (ends[1], tunnel.hub_port)
         try:
             sock = sockets.site_socket(tunnel.interface, local, remote, tunnel.dscp, tunnel.priority)
         except OSError as error:  # the WAN went this very moment; `watch` will tell
             self._log.warning("%s: no UDP socket from %s to %s: %s", tunnel.name, *ends, error.strerror)
             return None
-        self._sockets[tunnel.name] = sock
+        self._sockets[tunnel.name, generation] = sock
         return sock.fileno()
 
-    def hub_fds(self, worker: HubWorkerPlan) -> tuple[int, int]:
+    def hub_fds(self, worker: HubWorkerPlan, generation: int) -> tuple[int, int]:
         """TUN and UDP socket for a hub's worker, the same ones at every call."""
         group = self._groups[_port(worker)]
-        return self._tun(worker.tun), group.lend(worker.slot, worker.dscp, worker.priority)
+        self._lent.setdefault(worker.name, set()).add(worker.slot + generation)
+        return self._tun(worker.tun), group.lend(worker.slot + generation, worker.dscp, worker.priority)
+
+    def admit(self, worker: HubWorkerPlan, generation: int) -> None:
+        """New connections of a hub's worker go to its process of this generation, which has its socket."""
+        self._groups[_port(worker)].admit(worker.slot + generation)
+
+    def forget(self, worker: TunnelPlan | HubWorkerPlan, generation: int) -> None:
+        """The process of this generation has gone, and another one has taken over."""
+        if isinstance(worker, TunnelPlan):
+            sock = self._sockets.pop((worker.name, generation), None)
+            if sock is not None:
+                sock.close()
+        else:
+            self._lent.get(worker.name, set()).discard(worker.slot + generation)
+            self._close_what_went()
 
     def sunk(self, worker: HubWorkerPlan) -> int:
         """Datagrams that came to a hub worker's port and named no slot of it, ever; 0 when the port is closed."""
@@ -165,17 +181,17 @@ class Host:
             port, shared = _port(worker), worker.traffic_class is None
             if port not in self._groups:
                 self._groups[port] = sockets.Group(*port, shared=shared)
-            self._groups[port].steer(shared=shared)
+            self._groups[port].share(shared=shared)
 
     def _close_what_went(self) -> None:
         plan = self._plan
-        for name in self._sockets.keys() - {tunnel.name for tunnel in plan.tunnels}:
-            self._sockets.pop(name).close()
+        for key in self._sockets.keys() - {(tunnel.name, g) for tunnel in plan.tunnels for g in (0, 1)}:
+            self._sockets.pop(key).close()
         for tun in self._tuns.keys() - {worker.tun for worker in plan.workers}:
             os.close(self._tuns.pop(tun))
         slots: dict[_Port, set[int]] = {}
         for worker in plan.hub_workers:
-            slots.setdefault(_port(worker), set()).add(worker.slot)
+            slots.setdefault(_port(worker), set()).update(self._lent.get(worker.name, ()))
         for port in self._groups.keys() - slots.keys():
             self._groups.pop(port).close()
         for port, group in self._groups.items():

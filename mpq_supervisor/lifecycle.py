@@ -6,6 +6,15 @@
     FAILED     died for a reason that retrying cannot   STOPPING   told to go, or killed; `wanted` says
                mend; stays until told                              what follows
 
+A planned restart of a worker that is UP loses nothing: a successor stands by before the leader stops reading.
+
+    UP ─RestartWanted─▶ REPLACING ─SuccessorReady─▶ DRAINING ─Drained─▶ RETIRING ─PredecessorGone─▶ UP
+                        the leader goes on,         it sends out        the successor leads, the
+                        a successor starts          what it read        old one hears stragglers
+
+If the successor fails, the leader goes on and the restart has failed. If the leader fails, the successor leads at
+once. While the peer is silent there is nothing to lose: restarts are plain then, stop and start.
+
 Rules of restarting (after s6, plus full jitter):
 
 * after a healthy run (Ready for `healthy_after` or more): at once, and the count of failures begins anew;
@@ -19,176 +28,56 @@ Rules of restarting (after s6, plus full jitter):
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
+from typing import get_args
 
 import msgspec
 
+from mpq_supervisor.happenings import (
+    Action,
+    ArmBackoff,
+    ArmHandover,
+    ArmStop,
+    BackoffElapsed,
+    Base,
+    Discard,
+    Drained,
+    Event,
+    Exited,
+    Fork,
+    ForkSuccessor,
+    HandoverTimeout,
+    HeartbeatMissed,
+    Kill,
+    LinkDown,
+    LinkUp,
+    MemoryExceeded,
+    PeerBack,
+    PeerSilent,
+    PredecessorGone,
+    Promote,
+    Ready,
+    RestartWanted,
+    Retire,
+    SendDrain,
+    SendLead,
+    SendRebind,
+    SendStop,
+    StartWanted,
+    StopTimeout,
+    StopWanted,
+    SuccessorLost,
+    SuccessorReady,
+    Unfit,
+    explain,
+)
+from mpq_supervisor.life import SERVING, Life, Policy, State
 from mpq_worker.contract import PERMANENT, ExitCode
+
+__all__ = ["SERVING", "START_PAUSE", "Life", "Policy", "State", "backoff", "cause", "step"]
 
 START_PAUSE = 1.0
 
 
-class State(StrEnum):
-    """What `ctl status` shows."""
-
-    STOPPED = "STOPPED"
-    WAITING = "WAITING"
-    STARTING = "STARTING"
-    UP = "UP"
-    DEGRADED = "DEGRADED"
-    BACKOFF = "BACKOFF"
-    STOPPING = "STOPPING"
-    FAILED = "FAILED"
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """Seconds; `[watchdog]` of the configuration."""
-
-    backoff_initial: float = 0.1
-    backoff_max: float = 30.0
-    healthy_after: float = 10.0
-    stop_grace: float = 1.0
-
-
-class Life(msgspec.Struct, frozen=True):
-    """Where a worker stands. `since` is when the state began, `ready_at` when this process became Ready."""
-
-    state: State = State.STOPPED
-    since: float = 0.0
-    obstacle: str = ""  # why the WAN is not usable; empty when it is, and always at a hub
-    wanted: bool = False  # while STOPPING: run again afterwards
-    fault: bool = False  # while STOPPING: it was killed for a fault, its end counts as a failure
-    failures: int = 0  # since the last healthy run
-    starts: int = 0
-    ready_at: float | None = None
-    last_exit: int | None = None  # as by os.waitstatus_to_exitcode; None also when nobody could tell
-    reason: str = ""
-
-
-# ---------------------------------------------------------------- events
-
-
-class _Event(msgspec.Struct, frozen=True):
-    pass
-
-
-class StartWanted(_Event, frozen=True):
-    """The operator, or the supervisor at its start, wants it to run."""
-
-
-class StopWanted(_Event, frozen=True):
-    """The operator wants it down."""
-
-
-class RestartWanted(_Event, frozen=True):
-    """A planned restart: new configuration, or the operator's word."""
-
-
-class LinkUp(_Event, frozen=True):
-    """The WAN is usable, perhaps with another address than before."""
-
-
-class LinkDown(_Event, frozen=True):
-    """The WAN lost its carrier, address or gateway, or is not there yet; `reason` (not empty) says which."""
-
-    reason: str
-
-
-class Ready(_Event, frozen=True):
-    """The worker's own word."""
-
-
-class PeerSilent(_Event, frozen=True):
-    """The worker's own word."""
-
-    reason: str = ""
-
-
-class PeerBack(_Event, frozen=True):
-    """The worker's own word."""
-
-
-class HeartbeatMissed(_Event, frozen=True):
-    """The watchdog: the data loop has not turned for too long."""
-
-    silence: float
-
-
-class MemoryExceeded(_Event, frozen=True):
-    """The watchdog: resident bytes over the limit."""
-
-    rss: int
-
-
-class Unfit(_Event, frozen=True):
-    """It cannot go on: the worker broke the contract, or what it needs of the host cannot be had."""
-
-    reason: str
-
-
-class Exited(_Event, frozen=True):
-    """The process is gone. `status` as by os.waitstatus_to_exitcode, None when unknown or never forked."""
-
-    status: int | None
-
-
-class BackoffElapsed(_Event, frozen=True):
-    """The timer of `ArmBackoff`."""
-
-
-class StopTimeout(_Event, frozen=True):
-    """The timer of `ArmStop`."""
-
-
-Event = (
-    StartWanted
-    | StopWanted
-    | RestartWanted
-    | LinkUp
-    | LinkDown
-    | Ready
-    | PeerSilent
-    | PeerBack
-    | HeartbeatMissed
-    | MemoryExceeded
-    | Unfit
-    | Exited
-    | BackoffElapsed
-    | StopTimeout
-)
-
-# ---------------------------------------------------------------- actions
-
-
-class Fork(_Event, frozen=True):
-    """Have the zygote fork the worker; then configure it."""
-
-
-class SendStop(_Event, frozen=True):
-    """Ask the worker to end."""
-
-
-class Kill(_Event, frozen=True):
-    """SIGKILL, now."""
-
-
-class SendRebind(_Event, frozen=True):
-    """Give the worker a socket on the WAN's current address."""
-
-
-class ArmBackoff(_Event, frozen=True):
-    """Feed BackoffElapsed after `delay` seconds."""
-
-    delay: float
-
-
-class ArmStop(_Event, frozen=True):
-    """Feed StopTimeout after `delay` seconds."""
-
-    delay: float
-
-
-Action = Fork | SendStop | Kill | SendRebind | ArmBackoff | ArmStop
 Outcome = tuple[Life, tuple[Action, ...]]
 
 
@@ -270,7 +159,7 @@ def _wait(life: Life, event: Event, now: float, chance: float, policy: Policy) -
     return _enter(life, State.WAITING, now, event.reason, obstacle=event.reason), ()
 
 
-def _withdraw(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+def _recall(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
     """Not Ready yet and nothing to become ready over: end it and wait."""
     assert isinstance(event, LinkDown)
     return _stop(_but(life, obstacle=event.reason), RestartWanted(), now, chance, policy)
@@ -290,6 +179,104 @@ def _ready(life: Life, event: Event, now: float, chance: float, policy: Policy) 
 
 def _recover(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
     return _enter(life, State.UP if life.ready_at is not None else State.STARTING, now, ""), ()
+
+
+# ---------------------------------------------------------------- planned restarts
+
+
+def _replace(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    life = _enter(life, State.REPLACING, now, "restart", again=False)
+    return life, (ForkSuccessor(), ArmHandover(policy.replace_timeout))
+
+
+def _renew(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    """The successor was not configured as is wanted now."""
+    life, actions = _replace(life, event, now, chance, policy)
+    return life, (Discard(), *actions)
+
+
+def _again(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    return _but(life, again=True), ()
+
+
+def _drain(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    return _enter(life, State.DRAINING, now, life.reason), (SendDrain(), ArmHandover(policy.drain_timeout))
+
+
+def _promote(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    led = _but(life, starts=life.starts + 1, ready_at=now, failures=0, last_exit=ExitCode.OK)
+    life = _enter(led, State.RETIRING, now, life.reason)
+    return life, (Promote(), SendLead(), ArmHandover(policy.linger))
+
+
+def _retire(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    return life, (Retire(),)
+
+
+def _settle(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    assert isinstance(event, PredecessorGone)
+    life = _but(life, last_exit=event.status)
+    if life.obstacle:
+        return _enter(life, State.DEGRADED, now, life.obstacle), ()
+    if life.again:
+        return _replace(life, event, now, chance, policy)
+    return _enter(life, State.UP, now, ""), ()
+
+
+def _keep(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    """The successor failed: as before, but for the reason shown."""
+    why = event.reason if isinstance(event, SuccessorLost) else f"not Ready within {policy.replace_timeout:.0f} s"
+    life = _enter(life, State.UP, now, f"restart failed: {why}", failed_restarts=life.failed_restarts + 1)
+    return life, (Discard(),)
+
+
+def _resume(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    """As `_keep`, and the leader may have stopped reading already."""
+    life, actions = _keep(life, event, now, chance, policy)
+    return life, (*actions, SendLead())
+
+
+def _inherit(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    """The leader died while its successor starts, or stands by."""
+    assert isinstance(event, Exited)
+    life = _but(life, last_exit=event.status, starts=life.starts + 1)
+    if life.state is State.DRAINING:
+        life = _enter(life, State.UP, now, "", ready_at=now, failures=0)
+    else:
+        life = _enter(life, State.STARTING, now, explain(event.status), ready_at=None, failures=life.failures + 1)
+    return life, (Promote(), SendLead())
+
+
+def _quit(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    return _alone(_stop, life, event, now, chance, policy)
+
+
+def _falter(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    return _alone(_degrade, life, event, now, chance, policy)
+
+
+def _strike(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    return _alone(_kill, life, event, now, chance, policy)
+
+
+def _fell(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    return _alone(_died, life, event, now, chance, policy)
+
+
+def _plainly(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    """REPLACING, and the peer or the WAN is gone: stop and start instead."""
+    if isinstance(event, LinkDown):
+        life = _but(life, obstacle=event.reason)
+    return _alone(_stop, life, RestartWanted(), now, chance, policy)
+
+
+def _alone(transition: _Transition, life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    """`transition` of a leader whose successor or predecessor goes at once."""
+    life, actions = transition(_but(life, again=False), event, now, chance, policy)
+    return life, (Discard(), *actions)
+
+
+# ---------------------------------------------------------------- the end of a process
 
 
 def _gone(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
@@ -319,36 +306,55 @@ def _died(life: Life, event: Event, now: float, chance: float, policy: Policy) -
 
 # ---------------------------------------------------------------- the table
 
+_Rows = tuple[tuple[type[Base], *tuple[_Transition, ...]], ...]
 # fmt: off
-_ROWS: tuple[tuple[type[_Event], *tuple[_Transition, ...]], ...] = (
-    #                 STOPPED  WAITING  STARTING   UP        DEGRADED  BACKOFF  STOPPING  FAILED
-    (StartWanted,     _afresh, ______,  ______,    ______,   ______,   _afresh, _want,    _afresh),
-    (StopWanted,      ______,  _halt,   _stop,     _stop,    _stop,    _halt,   _unwant,  _halt),
-    (RestartWanted,   _afresh, ______,  _stop,     _stop,    _stop,    _afresh, _want,    _afresh),
-    (LinkUp,          _clear,  _arrive, _rebind,   _rebind,  _rebind,  _clear,  _clear,   _clear),
-    (LinkDown,        _block,  _wait,   _withdraw, _degrade, _degrade, _wait,   _block,   _block),
-    (Ready,           ______,  ______,  _ready,    ______,   _ready,   ______,  ______,   ______),
-    (PeerSilent,      ______,  ______,  _degrade,  _degrade, ______,   ______,  ______,   ______),
-    (PeerBack,        ______,  ______,  ______,    ______,   _recover, ______,  ______,   ______),
-    (HeartbeatMissed, ______,  ______,  _kill,     _kill,    _kill,    ______,  ______,   ______),
-    (MemoryExceeded,  ______,  ______,  _kill,     _kill,    _kill,    ______,  ______,   ______),
-    (Unfit,           ______,  ______,  _kill,     _kill,    _kill,    ______,  _slay,    ______),
-    (Exited,          ______,  ______,  _died,     _died,    _died,    ______,  _gone,    ______),
-    (BackoffElapsed,  ______,  ______,  ______,    ______,   ______,   _start,  ______,   ______),
-    (StopTimeout,     ______,  ______,  ______,    ______,   ______,   ______,  _slay,    ______),
+_COLUMNS = (
+    State.STOPPED, State.WAITING, State.STARTING, State.UP,
+    State.DEGRADED, State.BACKOFF, State.STOPPING, State.FAILED,
+)
+_ROWS: _Rows = (
+    #                 STOPPED  WAITING  STARTING  UP        DEGRADED  BACKOFF  STOPPING FAILED
+    (StartWanted,     _afresh, ______,  ______,   ______,   ______,   _afresh, _want,   _afresh),
+    (StopWanted,      ______,  _halt,   _stop,    _stop,    _stop,    _halt,   _unwant, _halt),
+    (RestartWanted,   _afresh, ______,  _stop,    _replace, _stop,    _afresh, _want,   _afresh),
+    (LinkUp,          _clear,  _arrive, _rebind,  _rebind,  _rebind,  _clear,  _clear,  _clear),
+    (LinkDown,        _block,  _wait,   _recall,  _degrade, _degrade, _wait,   _block,  _block),
+    (Ready,           ______,  ______,  _ready,   ______,   _ready,   ______,  ______,  ______),
+    (PeerSilent,      ______,  ______,  _degrade, _degrade, ______,   ______,  ______,  ______),
+    (PeerBack,        ______,  ______,  ______,   ______,   _recover, ______,  ______,  ______),
+    (HeartbeatMissed, ______,  ______,  _kill,    _kill,    _kill,    ______,  ______,  ______),
+    (MemoryExceeded,  ______,  ______,  _kill,    _kill,    _kill,    ______,  ______,  ______),
+    (Unfit,           ______,  ______,  _kill,    _kill,    _kill,    ______,  _slay,   ______),
+    (Exited,          ______,  ______,  _died,    _died,    _died,    ______,  _gone,   ______),
+    (BackoffElapsed,  ______,  ______,  ______,   ______,   ______,   _start,  ______,  ______),
+    (StopTimeout,     ______,  ______,  ______,   ______,   ______,   ______,  _slay,   ______),
+)
+# A planned restart under way; whatever is not listed means nothing then.
+_RESTART_COLUMNS = (State.REPLACING, State.DRAINING, State.RETIRING)
+_RESTART_ROWS: _Rows = (
+    #                 REPLACING DRAINING  RETIRING
+    (StopWanted,      _quit,    _quit,    _quit),
+    (RestartWanted,   _renew,   _again,   _again),
+    (LinkUp,          _rebind,  _rebind,  _rebind),
+    (LinkDown,        _plainly, _block,   _falter),
+    (PeerSilent,      _plainly, ______,   _falter),
+    (HeartbeatMissed, _slay,    _slay,    _strike),
+    (MemoryExceeded,  _slay,    _slay,    _strike),
+    (Unfit,           _slay,    _slay,    _strike),
+    (Exited,          _inherit, _inherit, _fell),
+    (SuccessorReady,  _drain,   ______,   ______),
+    (SuccessorLost,   _keep,    _resume,  ______),
+    (Drained,         ______,   _promote, ______),
+    (PredecessorGone, ______,   ______,   _settle),
+    (HandoverTimeout, _keep,    _slay,    _retire),
 )
 # fmt: on
-_COLUMNS = (
-    State.STOPPED,
-    State.WAITING,
-    State.STARTING,
-    State.UP,
-    State.DEGRADED,
-    State.BACKOFF,
-    State.STOPPING,
-    State.FAILED,
-)
-_TABLE = {event: dict(zip(_COLUMNS, cells, strict=True)) for event, *cells in _ROWS}
+_TABLE: dict[type[Base], dict[State, _Transition]] = {
+    event: dict.fromkeys(State, ______) for event in get_args(Event)
+}
+for _columns, _rows in ((_COLUMNS, _ROWS), (_RESTART_COLUMNS, _RESTART_ROWS)):
+    for _event, *_cells in _rows:
+        _TABLE[_event].update(zip(_columns, _cells, strict=True))
 
 # ---------------------------------------------------------------- helpers
 
@@ -374,23 +380,11 @@ def cause(before: Life, event: Event, after: Life) -> str | None:
             return "unfit"
         case LinkDown() if after.state is State.STOPPING:
             return "link"
-        case RestartWanted() if after.state is State.STOPPING:
+        case RestartWanted() if after.state in (State.STOPPING, State.REPLACING):
             return "order"
         case Exited() if before.state is not State.STOPPING:
             return "crash"
     return None
-
-
-def explain(status: int | None) -> str:
-    """An exit status in words."""
-    if status is None:
-        return "lost, its zygote died before it could tell"
-    if status < 0:
-        return f"killed by signal {-status}"
-    try:
-        return f"exit {status} ({ExitCode(status).name})"
-    except ValueError:
-        return f"exit {status}"
 
 
 def _blame(event: Event) -> str:

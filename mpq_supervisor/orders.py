@@ -44,7 +44,7 @@ def configure_site(
         traffic_class=class_of(tunnel),
         hub_name=plan.hub_name,
         hub_address=hub_address,
-        slot=tunnel.slot,
+        door=tunnel.door,
         inner=tunnel.inner,
         credentials=credentials,
         timing=plan.timing,

@@ -17,7 +17,6 @@ from mpq_supervisor.arithmetic import (
     DEFAULT,
     DEFAULT_CLASSES,
     HUB_HOST,
-    PLAIN_SOURCE_PORT,
     TUNNEL_ORDER,
     ClassPlan,
     class_plans,
@@ -31,6 +30,7 @@ from mpq_supervisor.arithmetic import (
     mark_shift,
     nth_subnet,
     site_inner,
+    source_ports,
     suffix_of,
     tunnel_names,
 )
@@ -50,7 +50,7 @@ from mpq_supervisor.schema import (
     Wan,
     Watchdog,
 )
-from mpq_worker.contract import SiteEntry, Timing, TrafficClass, Transport, slot_of
+from mpq_worker.contract import SiteEntry, Timing, TrafficClass, Transport, door_of, slot_of
 
 __all__ = [
     "LAST_RESORT",
@@ -99,10 +99,10 @@ class TunnelPlan(msgspec.Struct, frozen=True):
     wan: str
     interface: str
     index: int
-    source_port: int
+    source_ports: tuple[int, int]  # one for each generation: in a planned restart both are in use
     hub_addresses: tuple[str, ...]
     hub_port: int
-    slot: int
+    door: int
     inner4: str | None
     inner6: str | None
     peer4: str | None
@@ -146,8 +146,9 @@ class LanPlan(msgspec.Struct, frozen=True):
 
 
 class HubWorkerPlan(msgspec.Struct, frozen=True):
-    """One worker of a hub. `addresses` are those its port is bound to, `subnets` its listener's inner ones,
-    `routes` the inner hosts and LAN prefixes whose packets belong into `tun`. Revoked sites are left out."""
+    """One worker of a hub. `slot` is that of generation 0, `addresses` are those its port is bound to, `subnets` its
+    listener's inner ones, `routes` the inner hosts and LAN prefixes whose packets belong into `tun`. Revoked
+    sites are left out."""
 
     name: str
     listener: str
@@ -316,12 +317,10 @@ def _plan_tunnel(
         wan=wan.name,
         interface=wan.interface,
         index=index,
-        source_port=supervisor.source_port_base
-        + 10 * (suffix - 1)
-        + (PLAIN_SOURCE_PORT if traffic_class is None else position),
+        source_ports=source_ports(supervisor.source_port_base, suffix, traffic_class),
         hub_addresses=hub_addresses,
         hub_port=port,
-        slot=slot_of(traffic_class),
+        door=door_of(traffic_class),
         inner4=host(net4, number) if net4 else None,
         inner6=host(net6, number) if net6 else None,
         peer4=host(net4, HUB_HOST) if net4 else None,

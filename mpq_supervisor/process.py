@@ -1,106 +1,66 @@
-"""One worker as the supervisor sees it: its life-cycle, its process, its channel, what it last reported.
+"""One worker as the supervisor sees it: its life-cycle, and the one or two processes that it has at a time.
 
 channel, pidfd, timer, link ─▶ feed(event) ─▶ lifecycle.step ─▶ actions ─▶ zygote, channel, signal, timer
+
+The *leader* reads the TUN. In a planned restart there is an *other* one: first its successor, later its predecessor.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import random
-import socket
+from asyncio import TimerHandle
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
-from mpq_supervisor import lifecycle
+from mpq_supervisor import happenings, lifecycle
 from mpq_supervisor.events import Kind, marks
-from mpq_supervisor.lifecycle import Life, Policy, State
-from mpq_supervisor.network import LinkState
-from mpq_supervisor.orders import Entry, class_of, configure_hub, configure_site, fork_order, obstacle
-from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
-from mpq_supervisor.secrets import Secrets
+from mpq_supervisor.incarnation import Incarnation, Surroundings
+from mpq_supervisor.lifecycle import Life, State
+from mpq_supervisor.orders import Entry, obstacle
+from mpq_supervisor.plan import HubWorkerPlan, TunnelPlan
 from mpq_supervisor.signer import SignatureRefused
 from mpq_supervisor.throttle import Throttle
-from mpq_supervisor.weights import Weights
-from mpq_supervisor.zygote import Process, Zygote
-from mpq_worker.channel import Channel, ChannelClosed, ChannelFault, pair
+from mpq_supervisor.zygote import Process
 from mpq_worker.contract import (
+    Drain,
+    Drained,
     FromWorker,
-    Heartbeat,
     Notice,
     PeerBack,
+    PeerMoved,
     PeerSilent,
     Ready,
-    Rebind,
     Report,
     SetSites,
     Signature,
     SignRequest,
     Started,
     Stop,
-    ToWorker,
 )
 from mpq_worker.errors import HostFault
-
-STARVED = 3
-"""Heartbeat timeouts more that a worker gets which is not stopped but late."""
-READ_BUDGET = 32
-"""Messages taken from one worker per wake-up, so that a chatty one cannot starve the others."""
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 log = logging.getLogger(__name__)
 
 
-class Network(Protocol):
-    """What a worker needs of `host.Host`. Descriptors stay the host's."""
-
-    @property
-    def links(self) -> dict[str, LinkState]: ...
-
-    def tunnel_fds(self, tunnel: TunnelPlan) -> tuple[int, int] | None: ...
-
-    def rebind(self, tunnel: TunnelPlan) -> int | None: ...
-
-    def hub_fds(self, worker: HubWorkerPlan) -> tuple[int, int]: ...
-
-
-@dataclass
-class Surroundings:
-    """What all workers share. `plan`, `policy` and `secrets` are replaced by a reload."""
-
-    loop: asyncio.AbstractEventLoop
-    plan: HostPlan
-    policy: Policy
-    secrets: Secrets
-    network: Network
-    zygote: Zygote
-    may_raise_priority: bool
-    weights: Weights | None
-    changed: Callable[[Worker], None]
-
-
 class Worker:
     """The worker of one plan entry, over all its processes."""
 
-    def __init__(self, entry: Entry, around: Surroundings) -> None:
+    def __init__(self, entry: Entry, around: Surroundings, changed: Callable[[Worker], None]) -> None:
         self.entry = entry
         self.life = Life()
-        self.retired = False  # no longer in the plan; goes when its process has gone
-        self.process: Process | None = None
-        self.ordered = 0.0  # monotonic; when `process` was ordered
-        self.deadline: float | None = None  # when a heartbeat is overdue
-        self.heard = 0.0
-        self.report = Report()
-        self.rates = (0.0, 0.0)  # bit/s in, out
+        self.retired = False  # no longer in the plan; goes when its processes have gone
+        self.leader: Incarnation | None = None
+        self.other: Incarnation | None = None
         self.refused_signatures = 0
         self.causes: dict[str, int] = {}  # how often each `lifecycle.cause` had it started anew
-        self._reported = 0.0
-        self._configured = False
+        self._last_report = Report()
+        self._generation = 0  # of the leader
+        self._killed: set[Incarnation] = set()  # not waited for
         self._around = around
-        self._timer: asyncio.TimerHandle | None = None
+        self._changed = changed
+        self._timer: TimerHandle | None = None
         self._notices = Throttle()
         if isinstance(entry, TunnelPlan):
             self.look_at_link()
@@ -110,176 +70,223 @@ class Worker:
         """As in the plan."""
         return self.entry.name
 
-    def feed(self, event: lifecycle.Event) -> None:
+    @property
+    def process(self) -> Process | None:
+        """The leader's."""
+        return self.leader.process if self.leader else None
+
+    @property
+    def processes(self) -> list[Process]:
+        """All that have not ended."""
+        return [one.process for one in (self.leader, self.other, *self._killed) if one is not None]
+
+    @property
+    def report(self) -> Report:
+        """The last one of the leader, or of the process that was it."""
+        return self.leader.report if self.leader else self._last_report
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The leader's, in bit/s, in and out."""
+        return self.leader.rates if self.leader else (0.0, 0.0)
+
+    def feed(self, event: happenings.Event) -> None:
         """Takes one step of the life-cycle and does what follows from it."""
         before = self.life
         self.life, actions = lifecycle.step(
             before, event, self._around.loop.time(), random.random(), self._around.policy
         )
         if self.life.state is not before.state:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._disarm()
             _log_transition(self.entry, before, self.life)
         if (cause := lifecycle.cause(before, event, self.life)) is not None:
             self.causes = {**self.causes, cause: self.causes.get(cause, 0) + 1}
         for action in actions:
             self._execute(action)
         if self.life != before:
-            self._around.changed(self)
+            self._changed(self)
 
     def look_at_link(self) -> None:
         """The WAN has changed, or may have."""
         assert isinstance(self.entry, TunnelPlan)
         reason = obstacle(self.entry, self._around.network.links.get(self.entry.wan))
-        self.feed(lifecycle.LinkDown(reason) if reason else lifecycle.LinkUp())
+        self.feed(happenings.LinkDown(reason) if reason else happenings.LinkUp())
 
     def replace_entry(self, entry: Entry) -> None:
         """A reload changed the plan of this worker in nothing but its sites, or it will be restarted."""
         old, self.entry = self.entry, entry
-        sites = isinstance(entry, HubWorkerPlan) and isinstance(old, HubWorkerPlan) and entry.sites != old.sites
-        if sites and self._configured:
-            assert isinstance(entry, HubWorkerPlan)
-            self._send(SetSites(entry.sites))
+        if isinstance(entry, HubWorkerPlan) and isinstance(old, HubWorkerPlan) and entry.sites != old.sites:
+            for one in (self.leader, self.other):
+                if one is not None and one.configured:
+                    one.send(SetSites(entry.sites))
 
-    def check_heartbeat(self, now: float) -> None:
-        """Feeds HeartbeatMissed when it is overdue: at once for a process that is stopped, later for one that may
-        only be starved of CPU, since to kill it would starve the others more."""
-        if self.deadline is None or now <= self.deadline:
-            return
-        patience = STARVED * self._around.plan.watchdog.heartbeat_timeout
-        if now <= self.deadline + patience and self.process is not None and not self.process.stopped():
-            return
-        self.deadline = None
-        self.feed(lifecycle.HeartbeatMissed(now - self.heard))
+    def check_heartbeats(self, now: float) -> None:
+        """Whoever has been silent for too long is taken for dead."""
+        if self.leader is not None and (silence := self.leader.silence(now)) is not None:
+            self.feed(happenings.HeartbeatMissed(silence))
+        if self.other is not None and (silence := self.other.silence(now)) is not None:
+            self.on_unfit(self.other, f"no heartbeat for {silence:.1f} s")
 
     def excuse(self, now: float) -> None:
         """We ourselves were late: nobody's silence so far counts."""
-        if self.deadline is not None:
-            self.deadline = max(self.deadline, now + self._around.plan.watchdog.heartbeat_timeout)
+        for one in (self.leader, self.other):
+            if one is not None:
+                one.excuse(now)
 
     # ------------------------------------------------------------ actions
 
-    def _execute(self, action: lifecycle.Action) -> None:
-        loop = self._around.loop
+    def _execute(self, action: happenings.Action) -> None:
         match action:
-            case lifecycle.Fork():
+            case happenings.Fork():
                 self._fork()
-            case lifecycle.SendStop():
-                self._send(Stop(self._around.policy.stop_grace * 0.8))
-            case lifecycle.Kill():
-                if self.process is not None:
-                    self.process.kill()
-            case lifecycle.SendRebind():
-                self._rebind()
-            case lifecycle.ArmBackoff(delay=delay):
-                self._timer = loop.call_later(delay, self.feed, lifecycle.BackoffElapsed())
-            case lifecycle.ArmStop(delay=delay):
-                self._timer = loop.call_later(delay, self.feed, lifecycle.StopTimeout())
+            case happenings.ForkSuccessor():
+                self._fork_successor()
+            case happenings.SendStop():
+                self._of_leader(lambda one: one.send(Stop(self._around.policy.stop_grace * 0.8)))
+            case happenings.Kill():
+                self._of_leader(lambda one: one.process.kill())
+            case happenings.SendRebind():
+                for one in (self.leader, self.other):
+                    if one is not None:
+                        one.rebind()
+            case happenings.SendDrain():
+                if self.other is not None:
+                    self.other.admit()
+                self._of_leader(lambda one: one.send(Drain()))
+            case happenings.SendLead():
+                self._of_leader(Incarnation.lead)
+            case happenings.Promote():
+                assert self.other is not None
+                self.leader, self.other = self.other, self.leader
+                self._generation = self.leader.generation
+            case happenings.Retire():
+                self._retire()
+            case happenings.Discard():
+                self._discard()
+            case happenings.ArmBackoff(delay=delay):
+                self._arm(delay, happenings.BackoffElapsed())
+            case happenings.ArmStop(delay=delay):
+                self._arm(delay, happenings.StopTimeout())
+            case happenings.ArmHandover(delay=delay):
+                self._arm(delay, happenings.HandoverTimeout())
+
+    def _of_leader(self, action: Callable[[Incarnation], object]) -> None:
+        if self.leader is not None:
+            action(self.leader)
+
+    def _arm(self, delay: float, event: happenings.Event) -> None:
+        self._disarm()
+        self._timer = self._around.loop.call_later(delay, self.feed, event)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fork(self) -> None:
-        around = self._around
-        now = around.loop.time()
-        ours, theirs = pair()
-        with theirs:
-            process = Process(self.name, Channel[FromWorker](ours, FromWorker), self._born, self._ended)
-            order = fork_order(self.entry, around.plan, around.may_raise_priority)
-            if not around.zygote.fork(order, theirs.fileno(), process):
-                ours.close()
-                # Not from inside a step: the answer to Fork is an event of its own.
-                around.loop.call_soon(self.feed, lifecycle.Exited(None))
-                return
-        self.process, self.ordered, self.heard = process, now, now
-        self.deadline = None  # until it is born, the zygote is whose silence counts
-        self._configured = False
-        self.report, self.rates = Report(), (0.0, 0.0)
-        around.loop.add_reader(process.channel.fileno(), self._receive)
+        self.leader = Incarnation(self.entry, self._generation, self._around, self, standby=False)
+        if not self.leader.order():
+            self.leader = None
+            # Not from inside a step: the answer to Fork is an event of its own.
+            self._around.loop.call_soon(self.feed, happenings.Exited(None))
 
-    def _configure(self) -> None:
-        try:
-            self._send_configuration()
-        except (HostFault, OSError) as error:  # a TUN that somebody else holds, a socket that cannot be had
-            self.feed(lifecycle.Unfit(str(error)))
+    def _fork_successor(self) -> None:
+        self.other = Incarnation(self.entry, 1 - self._generation, self._around, self, standby=True)
+        if not self.other.order():
+            self.other = None
+            self._around.loop.call_soon(self.feed, happenings.SuccessorLost("there is no zygote to fork it"))
 
-    def _send_configuration(self) -> None:
-        around, entry = self._around, self.entry
-        if isinstance(entry, HubWorkerPlan):
-            fds = around.network.hub_fds(entry)
-            secrets = around.secrets
-            keys = secrets.reset_key(entry), secrets.retry_key(entry)
-            self._configured = self._send(configure_hub(entry, around.plan, secrets.credentials, *keys), *fds)
-        elif (pair_of_fds := around.network.tunnel_fds(entry)) is None:
-            reason = obstacle(entry, around.network.links.get(entry.wan))
-            self.feed(lifecycle.LinkDown(reason or f"{entry.wan}: {entry.interface} cannot be bound"))
-        else:
-            message = configure_site(entry, around.plan, around.secrets.credentials, _peer(pair_of_fds[1]))
-            self._configured = self._send(message, *pair_of_fds)
+    def _retire(self) -> None:
+        if self.other is not None:
+            grace = self._around.policy.stop_grace
+            self.other.send(Stop(grace * 0.8))
+            self._around.loop.call_later(grace, self.other.process.kill)
 
-    def _rebind(self) -> None:
-        if not self._configured:
-            return  # it will get the socket of the time with its configuration
-        assert isinstance(self.entry, TunnelPlan)
-        fd = self._around.network.rebind(self.entry)
-        if fd is not None:
-            self._send(Rebind(_peer(fd)), fd)
+    def _discard(self) -> None:
+        if self.other is not None:
+            self.other.process.kill()
+            self._killed.add(self.other)
+            self.other = None
 
-    def _send(self, message: ToWorker, *fds: int) -> bool:
-        """Sends, or has the worker killed: one that does not read its channel is lost."""
-        if self.process is None or self.process.channel.fileno() < 0:
-            return False
-        try:
-            sent, fault = self.process.channel.send(message, fds), "does not read its channel"
-        except ChannelFault as error:
-            sent, fault = False, str(error)
-        except ChannelClosed:
-            return False  # its end is about to be told
-        if not sent:
-            self._around.loop.call_soon(self._unfit, self.process, fault)
-        return sent
+    # ------------------------------------------------------------ what its processes say
 
-    # ------------------------------------------------------------ what the worker says
-
-    def _receive(self) -> None:
-        process = self.process
-        assert process is not None
-        try:
-            for _ in range(READ_BUDGET):
-                received = process.channel.receive()
-                if received is None:
-                    return
-                self._handle(received[0])
-        except ChannelClosed:
-            # Its end is about to be told; if not, its heartbeats are missed.
-            self._around.loop.remove_reader(process.channel.fileno())
-        except ChannelFault as error:
-            self._around.loop.remove_reader(process.channel.fileno())
-            self._unfit(process, str(error))
-
-    def _handle(self, message: FromWorker) -> None:
-        now = self._around.loop.time()
+    def on_message(self, who: Incarnation, message: FromWorker) -> None:
+        """See `incarnation.Owner`, for this and what follows."""
         match message:
-            case Heartbeat():
-                self.heard = now
-                self.deadline = now + self._around.plan.watchdog.heartbeat_timeout
-            case Report():
-                self._note(message, now)
-            case Started():
-                if not self._configured:
-                    self._configure()
-            case Ready():
-                self.feed(lifecycle.Ready())
-            case PeerSilent(reason=reason):
-                self.feed(lifecycle.PeerSilent(reason))
-            case PeerBack():
-                self.feed(lifecycle.PeerBack())
             case Notice(kind=kind, text=text, level=level):
-                if (suppressed := self._notices.admit(now)) is not None:
+                if (suppressed := self._notices.admit(self._around.loop.time())) is not None:
                     more = f" ({suppressed} lines before it suppressed)" if suppressed else ""
                     about = marks(Kind.NOTICE, self.entry, reason=kind)
                     level_number = _LEVELS.get(level, logging.WARNING)
                     log.log(level_number, "%s: %s: %s%s", self.name, kind, text, more, extra=about)
             case SignRequest(seq=seq, purpose=purpose, data=data):
-                self._send(Signature(seq, self._sign(purpose, data)))
+                who.send(Signature(seq, self._sign(purpose, data)))
+            case Started() if not who.configured and who not in self._killed:
+                self._configure(who)
+            case PeerMoved():
+                reader = self.other if who is self.leader else self.leader
+                if reader is not None and reader.configured:
+                    reader.send(message)
+            case Ready() if who is self.other and self.life.state is State.REPLACING:
+                self.feed(happenings.SuccessorReady())
+            case _ if who is self.leader:
+                self._on_leader(message)
+
+    def _on_leader(self, message: FromWorker) -> None:
+        match message:
+            case Ready():
+                self.feed(happenings.Ready())
+            case PeerSilent(reason=reason):
+                self.feed(happenings.PeerSilent(reason))
+            case PeerBack():
+                self.feed(happenings.PeerBack())
+            case Drained(left=left):
+                if left:
+                    log.warning("%s: %d packets had not left when its successor took over", self.name, left)
+                self.feed(happenings.Drained())
+
+    def on_born(self, who: Incarnation) -> None:
+        self._changed(self)
+
+    def on_unfit(self, who: Incarnation, reason: str) -> None:
+        if who is self.leader:
+            self.feed(happenings.Unfit(reason))
+        elif who is self.other and self.life.state is State.RETIRING:
+            who.process.kill()
+        elif who is self.other:
+            self.feed(happenings.SuccessorLost(reason))
+
+    def on_obstacle(self, who: Incarnation, reason: str) -> None:
+        if who is self.leader:
+            self.feed(happenings.LinkDown(reason))
+        else:
+            self.on_unfit(who, reason)
+
+    def on_ended(self, who: Incarnation, status: int | None) -> None:
+        self._killed.discard(who)
+        if who is self.leader:
+            self.leader, self._last_report = None, who.report
+            if self.life.state is not State.STOPPING:
+                log.warning("%s: %s", self.name, happenings.explain(status), extra=marks(Kind.EXIT, self.entry))
+            self.feed(happenings.Exited(status))
+            return
+        if who is self.other:
+            self.other = None
+            if self.life.state is State.RETIRING:
+                self.feed(happenings.PredecessorGone(status))
+            else:
+                self.feed(happenings.SuccessorLost(happenings.explain(status)))
+        if all(one is None or one.generation != who.generation for one in (self.leader, self.other)):
+            self._around.network.forget(who.entry, who.generation)
+        self._changed(self)
+
+    # ------------------------------------------------------------ helpers
+
+    def _configure(self, who: Incarnation) -> None:
+        try:
+            who.configure()
+        except (HostFault, OSError) as error:  # a TUN that somebody else holds, a socket that cannot be had
+            self.on_unfit(who, str(error))
 
     def _sign(self, purpose: str, data: bytes) -> bytes:
         try:
@@ -289,59 +296,10 @@ class Worker:
             log.warning("%s: signature refused: %s", self.name, refusal)
             return b""
 
-    def _note(self, report: Report, now: float) -> None:
-        last, elapsed = self.report, now - self._reported
-        if elapsed > 0 and self._reported > self.ordered:
-            self.rates = (
-                max(0, report.bytes_in - last.bytes_in) * 8 / elapsed,
-                max(0, report.bytes_out - last.bytes_out) * 8 / elapsed,
-            )
-        self.report, self._reported = report, now
-
-    def _unfit(self, process: Process, reason: str) -> None:
-        if process is self.process:
-            self.feed(lifecycle.Unfit(reason))
-
-    def _born(self, pid: int) -> None:
-        if self._around.weights is not None:
-            self._around.weights.assign(pid, class_of(self.entry))
-        if self.deadline is None:  # its own first word may have been faster than the zygote's
-            self.deadline = self._around.loop.time() + self._around.plan.watchdog.start_timeout
-        self._around.changed(self)
-
-    def _ended(self, status: int | None) -> None:
-        process = self.process
-        assert process is not None
-        if process.channel.fileno() >= 0:
-            self._last_words(process)
-        self.process, self.deadline, self._configured = None, None, False
-        if self.life.state is not State.STOPPING:
-            log.warning("%s: %s", self.name, lifecycle.explain(status), extra=marks(Kind.EXIT, self.entry))
-        self.feed(lifecycle.Exited(status))
-
-    def _last_words(self, process: Process) -> None:
-        """Notices that were under way when it ended; nothing else counts any more."""
-        self._around.loop.remove_reader(process.channel.fileno())
-        try:
-            for _ in range(READ_BUDGET):
-                received = process.channel.receive()
-                if received is None:
-                    break
-                if isinstance(received[0], Notice):
-                    self._handle(received[0])
-        except (ChannelClosed, ChannelFault) as error:
-            log.debug("%s: %s", self.name, error)
-        process.channel.close()
-
-
-def _peer(fd: int) -> tuple[str, int]:
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        host, port = sock.getpeername()[:2]
-    return host, port
-
 
 def _log_transition(entry: Entry, before: Life, after: Life) -> None:
     bad = after.state in (State.BACKOFF, State.DEGRADED) or (after.state is State.STOPPING and after.fault)
+    bad |= after.failed_restarts > before.failed_restarts
     level = logging.ERROR if after.state is State.FAILED else logging.WARNING if bad else logging.INFO
     reason = f": {after.reason}" if after.reason else ""
     about = marks(Kind.STATE, entry, reason=after.reason)

@@ -5,8 +5,11 @@ is a group of `contract.SLOTS` sockets; a classic BPF program picks one by the f
 connection ID (RFC 9000 section 17: offset 1 in short headers, 6 in long ones). All sockets of a group stay
 open as long as the group, since closing one would move the others (ARCHITECTURE 2).
 
-A shared listener has one worker, on the slot of the first class, while its sites choose the byte by their class.
-There every first packet that names a slot goes to that worker; later ones carry a connection ID of its own.
+    byte                    socket
+    a slot with a worker    that slot: a connection stays with its worker
+    a slot without one      that of the class's other worker, which answers by a stateless reset
+    a class's door          the slot of the worker that admits; at a shared listener, of its only one
+    anything else           the sink
 
 A slot that no worker serves, and the sink always, throws away what it gets, counted, by a filter of its own.
 """
@@ -18,7 +21,7 @@ import socket
 import struct
 
 from mpq_supervisor.network import version_of
-from mpq_worker.contract import SINK_SLOT, SLOTS, slot_of
+from mpq_worker.contract import SINK_SLOT, SLOTS, TrafficClass, door_of, slot_of
 from mpq_worker.errors import HostFault
 
 _BUFFER = 4 << 20  # bytes; the kernel doubles it for its own bookkeeping
@@ -41,29 +44,13 @@ _PMTUDISC_PROBE = 3  # sets DF, and believes our own probes instead of ICMP (RFC
 
 _Program = tuple[tuple[int, int, int, int], ...]
 # Classic BPF (linux/bpf_common.h): code, jump if true, jump if false, operand. A load past the end returns 0.
-_LOAD_BYTE, _JUMP, _JUMP_EQUAL, _JUMP_GE, _JUMP_SET = 0x30, 0x05, 0x15, 0x35, 0x45
-_AND, _RETURN, _RETURN_A = 0x54, 0x06, 0x16
-_BY_CONNECTION_ID = (
+_LOAD_BYTE, _JUMP, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x30, 0x05, 0x15, 0x45, 0x06
+_LOAD_FIRST_OF_CID = (
     (_LOAD_BYTE, 0, 0, 0),
     (_JUMP_SET, 2, 0, 0x80),  # header form: 1 = long
     (_LOAD_BYTE, 0, 0, 1),
     (_JUMP, 0, 0, 1),
     (_LOAD_BYTE, 0, 0, 6),
-    (_JUMP_GE, 1, 0, SLOTS),
-    (_RETURN_A, 0, 0, 0),
-    (_RETURN, 0, 0, SINK_SLOT),
-)
-# Initial and 0-RTT, the long headers with a type below 2 (RFC 9000 section 17.2), if they name a slot; what else
-# there is falls through to the program above.
-_SHARED = (
-    (_LOAD_BYTE, 0, 0, 0),
-    (_AND, 0, 0, 0xA0),
-    (_JUMP_EQUAL, 0, 4, 0x80),
-    (_LOAD_BYTE, 0, 0, 6),
-    (_JUMP_EQUAL, 2, 0, SINK_SLOT),
-    (_JUMP_GE, 1, 0, SLOTS),
-    (_RETURN, 0, 0, slot_of(None)),
-    *_BY_CONNECTION_ID,
 )
 _DROP_ALL = ((_RETURN, 0, 0, 0),)
 
@@ -95,20 +82,28 @@ class Group:
         """Binds one socket per slot; "::" takes IPv4 too. Raises HostFault."""
         self._sockets: list[socket.socket] = []
         self._lent: set[int] = set()
+        self._admits: dict[int, int] = {}  # by door, the slot
         self._shared = shared
         try:
             for _slot in range(SLOTS):
-                program = None if self._sockets else _program(shared)
+                program = None if self._sockets else steering(set(), {})
                 self._sockets.append(_group_member(address, port, program))
         except OSError as error:
             self.close()
             raise HostFault(f"UDP [{address}]:{port}: {error.strerror}") from error
 
-    def steer(self, *, shared: bool) -> None:
+    def share(self, *, shared: bool) -> None:
         """From now on it is the port of a shared listener, or of one with a worker per class."""
         if shared is not self._shared:
-            _attach(self._sockets[SINK_SLOT], _SO_ATTACH_REUSEPORT_CBPF, _program(shared))
             self._shared = shared
+            self._admits.clear()
+            self._steer()
+
+    def admit(self, slot: int) -> None:
+        """New connections of a slot's class, or all of them at a shared listener, go to the worker there."""
+        classes = tuple(TrafficClass) if self._shared else (TrafficClass((slot - 1) // 2),)
+        self._admits.update({door_of(traffic_class): slot for traffic_class in classes})
+        self._steer()
 
     def lend(self, slot: int, dscp: int, priority: int) -> int:
         """The descriptor of a slot that gets a worker now, marked as its class is; it stays ours."""
@@ -117,13 +112,19 @@ class Group:
         if slot not in self._lent:
             sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
             self._lent.add(slot)
+            self._steer()
         return sock.fileno()
 
     def keep(self, slots: set[int]) -> None:
-        """The workers of all other slots are gone for good."""
+        """The workers of all other slots have gone."""
         for slot in self._lent - slots:
             _attach(self._sockets[slot], _SO_ATTACH_FILTER, _DROP_ALL)
         self._lent &= slots
+        self._admits = {door: slot for door, slot in self._admits.items() if slot in slots}
+        self._steer()
+
+    def _steer(self) -> None:
+        _attach(self._sockets[SINK_SLOT], _SO_ATTACH_REUSEPORT_CBPF, steering(self._lent, self._admits))
 
     def drops(self, slot: int) -> int:
         """Datagrams that a slot's socket has thrown away, ever; of SINK_SLOT: those that name no slot."""
@@ -141,8 +142,15 @@ def bind_address(addresses: tuple[str, ...]) -> str:
     return addresses[0] if len(addresses) == 1 else "::"
 
 
-def _program(shared: bool) -> _Program:
-    return _SHARED if shared else _BY_CONNECTION_ID
+def steering(lent: set[int], admits: dict[int, int]) -> _Program:
+    """The program of a group: `lent` are the slots with a worker, `admits` the slot of each door."""
+    targets = dict(admits)
+    for traffic_class in TrafficClass:
+        pair = [slot_of(traffic_class, generation) for generation in (0, 1)]
+        for slot, partner in zip(pair, reversed(pair), strict=True):
+            targets[slot] = partner if partner in lent and slot not in lent else slot
+    table = [line for byte, slot in targets.items() for line in ((_JUMP_EQUAL, 0, 1, byte), (_RETURN, 0, 0, slot))]
+    return (*_LOAD_FIRST_OF_CID, *table, (_RETURN, 0, 0, SINK_SLOT))
 
 
 def _group_member(address: str, port: int, program: _Program | None) -> socket.socket:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mpq_supervisor.events import class_word
-from mpq_supervisor.lifecycle import State, explain
+from mpq_supervisor.happenings import explain
+from mpq_supervisor.lifecycle import SERVING, State
 from mpq_supervisor.plan import HostPlan, TunnelPlan
 from mpq_worker.contract import PathStats, SiteStatus
 
@@ -86,7 +87,7 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
     path = report.path or PathStats()
     if worker.process is None:
         path, rates, report = PathStats(), (0.0, 0.0), msgspec.structs.replace(report, sites=(), pss=0, loop_lag=0.0)
-    running = life.state in (State.UP, State.DEGRADED) and life.ready_at is not None
+    running = life.state in SERVING | {State.DEGRADED} and life.ready_at is not None
     ended = life.starts > (1 if worker.process else 0)
     return WorkerStatus(
         name=entry.name,

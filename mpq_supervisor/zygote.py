@@ -22,7 +22,8 @@ import msgspec
 import psutil
 
 from mpq_supervisor.events import Kind, marks
-from mpq_supervisor.lifecycle import START_PAUSE, explain
+from mpq_supervisor.happenings import explain
+from mpq_supervisor.lifecycle import START_PAUSE
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault, pair
 from mpq_worker.contract import Fork, Forked, FromWorker, FromZygote, Ping, Pong, Reaped
 

@@ -164,7 +164,7 @@ class ConfigureSite(_Message, frozen=True):
     traffic_class: TrafficClass
     hub_name: str
     hub_address: tuple[str, int]
-    slot: int
+    door: int  # see `door_of`
     inner: tuple[str, ...]
     credentials: Credentials
     queue: QueueLimits = QueueLimits()

@@ -23,6 +23,7 @@ from mpq_worker.contract import (
     SignRequest,
     SiteEntry,
     TrafficClass,
+    door_of,
 )
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import HostFault
@@ -65,7 +66,7 @@ def rehearse(wall_time: float) -> None:
             traffic_class=TrafficClass.CRITICAL,
             hub_name=_NAME,
             hub_address=_HUB,
-            slot=1,
+            door=door_of(TrafficClass.CRITICAL),
             inner=_INNER,
             credentials=Credentials(ca, site_certificate),
         ),

@@ -294,7 +294,7 @@ class SiteTunnel(Endpoint):
         session = client_session(
             hub_name=self._config.hub_name,
             hub_address=self._hub_address,
-            slot=self._config.slot,
+            slot=self._config.door,
             credentials=self._config.credentials,
             timing=self._timing,
             transport=self._transport,

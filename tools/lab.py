@@ -7,7 +7,7 @@ The picture is in `topology.py`, what a stage does in `stage.py`:
             lab.delay(wan, 20)
         lab.start("hub", hub_toml)
         lab.start("site", site_toml)
-        lab.loss(Flow(sport=41002), 30)      # the outer flow of one tunnel, in the router
+        lab.loss(Flow(sports=(41002,)), 30)      # the outer flow of one tunnel, in the router
         lab.run("lan", ["ping", "-c", "3", SERVER])
 
 Everything that can be set on the way (loss, rate, delay, reordering, carrier, address) may be set again at any time.

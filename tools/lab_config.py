@@ -92,8 +92,8 @@ class Deployment:
     tunnels: dict[str, TunnelPlan]
 
     def flow(self, tunnel: str) -> Flow:
-        """The tunnel's outer flow, for the router."""
-        return Flow(sport=self.tunnels[tunnel].source_port)
+        """The tunnel's outer flow, for the router: of both its ports, since restarts go from one to the other."""
+        return Flow(sports=self.tunnels[tunnel].source_ports)
 
     def via(self, tunnel: str) -> Via:
         """How the LAN host sends through the tunnel."""

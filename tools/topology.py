@@ -44,9 +44,9 @@ _PORTS = "{ " + ", ".join(f'"r{k}"' for k in WANS) + " }"
 
 @dataclass(frozen=True)
 class Flow:
-    """Packets between site and hub, in the router: of the site's UDP port, the hub's, a WAN; no field, all."""
+    """Packets between site and hub, in the router: of the site's UDP ports, the hub's, a WAN; no field, all."""
 
-    sport: int | None = None
+    sports: tuple[int, ...] = ()
     port: int | None = None
     wan: int | None = None
 
@@ -270,8 +270,8 @@ def _match(flow: Flow, direction: Literal["up", "down"]) -> str:
     near, far = ("sport", "dport") if direction == "up" else ("dport", "sport")
     port = f'"r{flow.wan}"' if flow.wan else _PORTS
     parts = [f"{'iifname' if direction == 'up' else 'oifname'} {port}"]
-    if flow.sport is not None:
-        parts.append(f"udp {near} {flow.sport}")
+    if flow.sports:
+        parts.append(f"udp {near} {{ {', '.join(map(str, flow.sports))} }}")
     if flow.port is not None:
         parts.append(f"udp {far} {flow.port}")
     return " ".join(parts)

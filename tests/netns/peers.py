@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mpq_supervisor import pki
-from mpq_worker.contract import ConfigureSite, Credentials, FromWorker, SignRequest, TrafficClass, slot_of
+from mpq_worker.contract import ConfigureSite, Credentials, FromWorker, SignRequest, TrafficClass, door_of
 from mpq_worker.peer import Peer
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import Hello, encode_control
@@ -58,7 +58,7 @@ class Stranger:
             traffic_class=TrafficClass.BULK,
             hub_name=HUB_NAME,
             hub_address=(HUB, PORT),
-            slot=slot_of(TrafficClass.BULK),
+            door=door_of(TrafficClass.BULK),
             inner=inner,
             credentials=Credentials(ca=ca, certificate=credential.certificate_pem.decode()),
         )

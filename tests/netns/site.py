@@ -111,14 +111,14 @@ def tunnel(plan: HostPlan, name: str) -> TunnelPlan:
 
 
 def tun_fd(host: Host, plan: HostPlan, name: str) -> int:
-    fds = host.tunnel_fds(tunnel(plan, name))
+    fds = host.tunnel_fds(tunnel(plan, name), 0)
     assert fds is not None
     return fds[0]
 
 
 def udp_of(host: Host, plan: HostPlan, name: str) -> socket.socket:
     """A copy of a tunnel's UDP socket."""
-    fds = host.tunnel_fds(tunnel(plan, name))
+    fds = host.tunnel_fds(tunnel(plan, name), 0)
     assert fds is not None
     return socket.socket(fileno=os.dup(fds[1]))
 

@@ -87,7 +87,7 @@ def test_loss_hits_the_flow_it_is_aimed_at_and_not_its_neighbour(lab: Lab) -> No
 
 
 def test_loss_downwards_is_aimed_by_the_port_of_the_site(lab: Lab) -> None:
-    hit, dead = Flow(sport=7003, wan=5), Flow(wan=6)
+    hit, dead = Flow(sports=(7003,), wan=5), Flow(wan=6)
     lab.loss(hit, 10, "down")
     lab.drop_all(dead)
     flows = [

@@ -111,8 +111,8 @@ def test_a_wan_without_a_route_to_the_hub_lends_no_socket(site: Host, plan: Host
     run("ip link set wan5 down")
     site.up()
     assert not site.links["wan5"].carrier
-    assert site.tunnel_fds(tunnel(plan, "cr2")) is None
-    assert site.tunnel_fds(tunnel(plan, "cr1")) is not None
+    assert site.tunnel_fds(tunnel(plan, "cr2"), 0) is None
+    assert site.tunnel_fds(tunnel(plan, "cr1"), 0) is not None
 
 
 # ---------------------------------------------------------------- closed when dead
@@ -214,10 +214,10 @@ def test_a_wan_that_changes_is_told_once_with_its_table_already_right(site: Host
     assert watched(site, (renumber, lambda seen: bool(seen))) == ["wan5"]
     assert "default via 100.64.55.1 dev wan5" in run("ip route show table 102")
     assert "100.64.5.2" not in run("ip rule")
-    fd = site.rebind(tunnel(plan, "br2"))
+    fd = site.rebind(tunnel(plan, "br2"), 1)
     assert fd is not None
     with socket.socket(fileno=os.dup(fd)) as sock:
-        assert sock.getsockname() == ("100.64.55.2", tunnel(plan, "br2").source_port)
+        assert sock.getsockname() == ("100.64.55.2", tunnel(plan, "br2").source_ports[1])
 
 
 def test_what_happened_between_up_and_watch_is_told(site: Host) -> None:
@@ -248,7 +248,7 @@ def test_a_wan_that_comes_late(net: Net, site: Host, plan: HostPlan) -> None:
         (come, lambda _: there()),
     )
     assert set(seen) == {"wan5"}
-    assert site.tunnel_fds(tunnel(plan, "cr2")) is not None
+    assert site.tunnel_fds(tunnel(plan, "cr2"), 0) is not None
 
 
 # ---------------------------------------------------------------- without root
@@ -284,7 +284,7 @@ def as_nobody(plan: HostPlan) -> int:
         pyprctl.cap_ambient.add(capability)
     host = Host(plan, LOG)
     host.up()
-    if host.tunnel_fds(tunnel(plan, "cr1")) is None:
+    if host.tunnel_fds(tunnel(plan, "cr1"), 0) is None:
         return 3
     changes = host.changes
     host.up()

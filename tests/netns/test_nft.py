@@ -152,7 +152,7 @@ def test_hub_routes_and_masquerades(server: socket.socket) -> None:
     before = host.changes
     host.up()
     assert host.changes == before
-    fds = {worker.tun: host.hub_fds(worker)[0] for worker in plan.hub_workers}
+    fds = {worker.tun: host.hub_fds(worker, 0)[0] for worker in plan.hub_workers}
     os.write(fds["mt4b"], udp_packet("10.200.10.5", SERVER, 1000, 7))
     data, peer = server.recvfrom(100)
     assert peer[0] == "203.0.113.1", "masqueraded"

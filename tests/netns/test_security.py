@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mpq_supervisor import pki
-from mpq_worker.contract import Ready
+from mpq_worker.contract import Ready, TrafficClass, slot_of
 from mpq_worker.wire import Claims, Hello, encode_claims, encode_control
 from tests.netns.peers import WORKER, Stranger, outside_socket
 from tests.netns.product import System, ok
@@ -216,7 +216,7 @@ def test_inner_source_that_is_not_the_sites(hub_of_two: System, authority: pki.C
 def test_garbage_of_every_length(system: System) -> None:
     """Such as begins like a packet for the bulk worker, in both header forms, and such as begins with no class."""
     noise = random.Random(7)
-    slot = system.tunnels["br1"].slot
+    slot = slot_of(TrafficClass.BULK)
     before = garbage(system)
     with attacked(system) as warnings, outside_socket(system) as sock:
         host, port = sock.getsockname()

@@ -12,7 +12,7 @@ import pytest
 from mpq_supervisor.host import Host
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.sockets import Group
-from mpq_worker.contract import SINK_SLOT, SLOTS
+from mpq_worker.contract import SINK_SLOT, SLOTS, TrafficClass, door_of, slot_of
 from tests.netns.namespace import Namespace, run
 from tests.netns.site import Capture, next_packet, received, tunnel, udp_of
 
@@ -48,18 +48,22 @@ def long_header(kind: int, slot: int) -> bytes:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_a_datagram_goes_to_the_slot_in_its_connection_id(group: Group, address: str) -> None:
+    """And, if that names a class alone, to the worker of the class that admits; from there on it is in the ID."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with ExitStack() as stack, socket.socket(family, socket.SOCK_DGRAM) as sender:
         sockets = {
             slot: stack.enter_context(socket.socket(fileno=os.dup(group.lend(slot, 0, 0))))
             for slot in range(1, SLOTS)
         }
+        doors = {door_of(traffic_class): slot_of(traffic_class, 1) for traffic_class in TrafficClass}
+        for slot in doors.values():
+            group.admit(slot)
         sunk = 0
-        for slot in range(256):
-            short = bytes([0x40, slot]) + bytes(20)
-            long = bytes([0xC0, 0, 0, 0, 1, 8, slot]) + bytes(20)
-            for packet in (short, long):
+        for byte in range(256):
+            short = bytes([0x40, byte]) + bytes(20)
+            for packet in (short, *(long_header(kind, byte) for kind in range(4))):
                 sender.sendto(packet, (address, 45010))
+                slot = doors.get(byte, byte)
                 if slot in sockets:
                     assert received(sockets[slot]) == [packet]
                 else:
@@ -71,27 +75,34 @@ def test_a_datagram_goes_to_the_slot_in_its_connection_id(group: Group, address:
     assert group.drops(SINK_SLOT) == sunk
 
 
-def test_a_shared_listener_gets_the_first_packets_of_every_class(hub_namespace: Namespace) -> None:
-    with closing(Group("::", 45010, shared=True)) as group, ExitStack() as stack:
+def test_a_worker_answers_for_the_one_before_it(group: Group) -> None:
+    """The slot of a worker that has gone leads to its class's other one, also while that one does not admit."""
+    with ExitStack() as stack:
         receivers = Receivers(group, stack)
-        for slot in range(1, SLOTS):
-            assert [receivers.reached_by(long_header(kind, slot)) for kind in range(4)] == [[1], [1], [slot], [slot]]
-            assert receivers.reached_by(bytes([0x40, slot]) + bytes(20)) == [slot]
-        for slot in (0, SLOTS, 255):
-            assert [receivers.reached_by(long_header(kind, slot)) for kind in range(4)] == [[]] * 4
-        for truncated in (b"", b"\xc0", bytes([0xC0, 0, 0, 0, 1, 8])):
-            assert receivers.reached_by(truncated) == []
-        assert group.drops(SINK_SLOT) == 3 * 4 + 3
+        group.keep({1, 4, 5, 6})
+        reached = {slot: receivers.reached_by(bytes([0x40, slot]) + bytes(20)) for slot in range(1, SLOTS)}
+        assert reached == {1: [1], 2: [1], 3: [4], 4: [4], 5: [5], 6: [6]}
 
 
 def test_a_port_may_become_shared_and_cease_to_be(group: Group) -> None:
+    doors = [door_of(traffic_class) for traffic_class in TrafficClass]
     with ExitStack() as stack:
-        receivers, initial = Receivers(group, stack), long_header(0, 5)
-        assert receivers.reached_by(initial) == [5]
-        group.steer(shared=True)
-        assert receivers.reached_by(initial) == [1]
-        group.steer(shared=False)
-        assert receivers.reached_by(initial) == [5]
+        receivers = Receivers(group, stack)
+
+        def reached() -> list[list[int]]:
+            return [receivers.reached_by(long_header(0, door)) for door in doors]
+
+        assert reached() == [[], [], []]
+        for slot in (1, 4, 5):
+            group.admit(slot)
+        assert reached() == [[1], [4], [5]]
+        group.share(shared=True)
+        assert reached() == [[], [], []]
+        group.admit(2)
+        assert reached() == [[2], [2], [2]]
+        group.share(shared=False)
+        group.admit(6)
+        assert reached() == [[], [], [6]]
 
 
 def test_a_slot_without_a_worker_keeps_nothing(group: Group) -> None:
@@ -131,6 +142,6 @@ def test_outer_packets_leave_by_their_wan_marked_as_their_class(site: Host, plan
             sock.send(b"outer")
             assert sock.getsockopt(socket.IPPROTO_IP, 10) == 3, "IP_PMTUDISC_PROBE"
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == 6
-        packet = next_packet(capture.sockets[wan], tunnel(plan, name).source_port)
+        packet = next_packet(capture.sockets[wan], tunnel(plan, name).source_ports[0])
         assert packet[1] >> 2 == 46
         assert packet[6] & 0x40, "DF"

@@ -75,6 +75,8 @@ class FakeNetwork:
         self.callback: Callable[[str], None] = lambda wan: None
         self.links: dict[str, LinkState] = {}
         self.rebinds = 0
+        self.admits: dict[str, int] = {}
+        self.forgotten: list[tuple[str, int]] = []
         self.plans = [plan]
         for wan in plan.wans:
             self.set_link(wan.name, True)
@@ -90,15 +92,21 @@ class FakeNetwork:
     def apply(self, plan: HostPlan) -> None:
         self.plans.append(plan)
 
-    def tunnel_fds(self, tunnel: TunnelPlan) -> tuple[int, int] | None:
+    def tunnel_fds(self, tunnel: TunnelPlan, generation: int) -> tuple[int, int] | None:
         return self.tun, self.udp.fileno()
 
-    def rebind(self, tunnel: TunnelPlan) -> int | None:
+    def rebind(self, tunnel: TunnelPlan, generation: int) -> int | None:
         self.rebinds += 1
         return self.udp.fileno()
 
-    def hub_fds(self, worker: HubWorkerPlan) -> tuple[int, int]:
+    def hub_fds(self, worker: HubWorkerPlan, generation: int) -> tuple[int, int]:
         return self.tun, self.udp.fileno()
+
+    def admit(self, worker: HubWorkerPlan, generation: int) -> None:
+        self.admits[worker.name] = generation
+
+    def forget(self, worker: TunnelPlan | HubWorkerPlan, generation: int) -> None:
+        self.forgotten.append((worker.name, generation))
 
     def sunk(self, worker: HubWorkerPlan) -> int:
         return 0

@@ -15,7 +15,7 @@ import psutil
 import pyprctl
 import pytest
 
-from mpq_supervisor import lifecycle
+from mpq_supervisor import happenings
 from mpq_supervisor.fleet import LATE, TICK
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.schema import Watchdog
@@ -221,7 +221,7 @@ def test_stop_of_the_operator_outlives_a_reload(run: Run, site_plan: HostPlan, t
     async def body() -> None:
         async with Rig(site_plan, tmp_path) as rig:
             await rig.all_in("UP")
-            rig.fleet.command(["cr1"], lifecycle.StopWanted())
+            rig.fleet.command(["cr1"], happenings.StopWanted())
             await rig.all_in("STOPPED", "cr1")
             rig.fleet.reload(plan, Secrets(plan))
             await rig.all_in("UP", *[name for name in rig.fleet.workers if name != "cr1"])

@@ -81,7 +81,7 @@ class World:
             traffic_class=TrafficClass.BULK,
             hub_name=hub_name,
             hub_address=HUB_ADDRESS,
-            slot=door_of(TrafficClass.BULK),
+            door=door_of(TrafficClass.BULK),
             inner=inner,
             standby=standby,
             credentials=self._credentials(credential, ca),

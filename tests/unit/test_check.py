@@ -31,7 +31,7 @@ def test_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"{path}: good"
     assert out[1].startswith("site ship1, certificate valid until ")
-    assert out[2].split() == ["TUNNEL", "CLASS", "WAN", "HUB", "INNER", "SOURCE", "PORT", "TABLE", "UID"]
+    assert out[2].split() == ["TUNNEL", "CLASS", "WAN", "HUB", "INNER", "SOURCE", "PORTS", "TABLE", "UID"]
     assert " ".join(line.split()[0] for line in out[3:12]) == "cr1 br1 df1 cr2 br2 df2 cr3 br3 df3"
     assert out[12] == "lan1 (lan1) by wan4: critical cr1, default df1, bulk br1"
 

@@ -36,4 +36,4 @@ def test_lan_and_dscp_choose_the_tunnel(deployment: Deployment) -> None:
     assert deployment.via("cr2") == Via(source="172.16.2.9", dscp=46)
     assert deployment.via("df3") == Via(source="172.16.3.9", dscp=18)
     assert deployment.via("br1") == Via(source="172.16.1.9", dscp=0)
-    assert deployment.flow("br2") == Flow(sport=46011)
+    assert deployment.flow("br2") == Flow(sports=(46011, 46014))

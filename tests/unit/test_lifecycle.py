@@ -9,38 +9,44 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mpq_supervisor.lifecycle import (
-    START_PAUSE,
+from mpq_supervisor.happenings import (
     Action,
     ArmBackoff,
+    ArmHandover,
     ArmStop,
     BackoffElapsed,
+    Discard,
+    Drained,
     Event,
     Exited,
     Fork,
+    ForkSuccessor,
+    HandoverTimeout,
     HeartbeatMissed,
     Kill,
-    Life,
     LinkDown,
     LinkUp,
     MemoryExceeded,
     PeerBack,
     PeerSilent,
-    Policy,
+    PredecessorGone,
+    Promote,
     Ready,
     RestartWanted,
+    Retire,
+    SendDrain,
+    SendLead,
     SendRebind,
     SendStop,
     StartWanted,
-    State,
     StopTimeout,
     StopWanted,
+    SuccessorLost,
+    SuccessorReady,
     Unfit,
-    backoff,
-    cause,
     explain,
-    step,
 )
+from mpq_supervisor.lifecycle import START_PAUSE, Life, Policy, State, backoff, cause, step
 from mpq_worker.contract import ExitCode
 
 POLICY = Policy(backoff_initial=0.1, backoff_max=30.0, healthy_after=10.0, stop_grace=1.0)
@@ -61,15 +67,21 @@ EVENTS: dict[type, Event] = {
         Exited(70),
         BackoffElapsed(),
         StopTimeout(),
+        SuccessorReady(),
+        SuccessorLost("exit 78"),
+        Drained(),
+        PredecessorGone(0),
+        HandoverTimeout(),
     )
 }
 RUNNING = {State.STARTING, State.UP, State.DEGRADED}
-ALIVE = RUNNING | {State.STOPPING}
+RESTARTING = {State.REPLACING, State.DRAINING, State.RETIRING}
+ALIVE = RUNNING | RESTARTING | {State.STOPPING}
 
 
 def life_in(state: State) -> Life:
     obstacle = "no carrier" if state is State.WAITING else ""
-    ready = 0.0 if state in (State.UP, State.DEGRADED) else None
+    ready = 0.0 if state in (State.UP, State.DEGRADED, *RESTARTING) else None
     return Life(state, obstacle=obstacle, ready_at=ready, starts=1, wanted=True)
 
 
@@ -91,21 +103,26 @@ def test_every_event_has_a_column_for_every_state() -> None:
 
 # What each state becomes, "." for unchanged.
 EXPECTED = """
-                  STOPPED   WAITING   STARTING  UP        DEGRADED  BACKOFF   STOPPING  FAILED
-StartWanted       STARTING  .         .         .         .         STARTING  .         STARTING
-StopWanted        .         STOPPED   STOPPING  STOPPING  STOPPING  STOPPED   .         STOPPED
-RestartWanted     STARTING  .         STOPPING  STOPPING  STOPPING  STARTING  .         STARTING
-LinkUp            .         STARTING  .         .         .         .         .         .
-LinkDown          .         .         STOPPING  DEGRADED  .         WAITING   .         .
-Ready             .         .         UP        .         UP        .         .         .
-PeerSilent        .         .         DEGRADED  DEGRADED  .         .         .         .
-PeerBack          .         .         .         .         UP        .         .         .
-HeartbeatMissed   .         .         STOPPING  STOPPING  STOPPING  .         .         .
-MemoryExceeded    .         .         STOPPING  STOPPING  STOPPING  .         .         .
-Unfit             .         .         STOPPING  STOPPING  STOPPING  .         .         .
-Exited            .         .         BACKOFF   STARTING  STARTING  .         STARTING  .
-BackoffElapsed    .         .         .         .         .         STARTING  .         .
-StopTimeout       .         .         .         .         .         .         .         .
+                 STOPPED  WAITING  STARTING UP       REPLACING DRAINING RETIRING DEGRADED BACKOFF  STOPPING FAILED
+StartWanted      STARTING .        .        .        .        .        .        .        STARTING .        STARTING
+StopWanted       .        STOPPED  STOPPING STOPPING STOPPING STOPPING STOPPING STOPPING STOPPED  .        STOPPED
+RestartWanted    STARTING .        STOPPING REPLACING .        .        .        STOPPING STARTING .        STARTING
+LinkUp           .        STARTING .        .        .        .        .        .        .        .        .
+LinkDown         .        .        STOPPING DEGRADED STOPPING .        DEGRADED .        WAITING  .        .
+Ready            .        .        UP       .        .        .        .        UP       .        .        .
+PeerSilent       .        .        DEGRADED DEGRADED STOPPING .        DEGRADED .        .        .        .
+PeerBack         .        .        .        .        .        .        .        UP       .        .        .
+HeartbeatMissed  .        .        STOPPING STOPPING .        .        STOPPING STOPPING .        .        .
+MemoryExceeded   .        .        STOPPING STOPPING .        .        STOPPING STOPPING .        .        .
+Unfit            .        .        STOPPING STOPPING .        .        STOPPING STOPPING .        .        .
+Exited           .        .        BACKOFF  STARTING STARTING UP       STARTING STARTING .        STARTING .
+BackoffElapsed   .        .        .        .        .        .        .        .        STARTING .        .
+StopTimeout      .        .        .        .        .        .        .        .        .        .        .
+SuccessorReady   .        .        .        .        DRAINING .        .        .        .        .        .
+SuccessorLost    .        .        .        .        UP       UP       .        .        .        .        .
+Drained          .        .        .        .        .        RETIRING .        .        .        .        .
+PredecessorGone  .        .        .        .        .        .        UP       .        .        .        .
+HandoverTimeout  .        .        .        .        UP       .        .        .        .        .        .
 """
 
 
@@ -173,10 +190,57 @@ def test_hung_worker_is_killed_and_counted_as_a_failure() -> None:
     assert (life.state, life.failures, life.reason) == (State.BACKOFF, 2, "no heartbeat for 1.6 s")
 
 
-def test_planned_restart_is_no_failure() -> None:
-    life, actions = go(life_in(State.UP), RestartWanted(), Exited(0))
+def test_planned_restart_while_the_peer_is_silent_is_plain_and_no_failure() -> None:
+    life, actions = go(life_in(State.DEGRADED), RestartWanted(), Exited(0))
     assert actions == [SendStop(), ArmStop(1.0), Fork()]
     assert (life.state, life.failures) == (State.STARTING, 0)
+
+
+def test_planned_restart_makes_before_it_breaks() -> None:
+    life, actions = go(life_in(State.UP), RestartWanted(), SuccessorReady(), Drained(), HandoverTimeout())
+    assert actions == [
+        ForkSuccessor(),
+        ArmHandover(POLICY.replace_timeout),
+        SendDrain(),
+        ArmHandover(POLICY.drain_timeout),
+        Promote(),
+        SendLead(),
+        ArmHandover(POLICY.linger),
+        Retire(),
+    ]
+    life, actions = go(life, PredecessorGone(0))
+    assert (life.state, life.starts, life.failures, life.reason, actions) == (State.UP, 2, 0, "", [])
+
+
+@pytest.mark.parametrize("failure", [SuccessorLost("exit 78"), HandoverTimeout()])
+def test_a_successor_that_fails_changes_nothing_but_the_reason(failure: Event) -> None:
+    life, actions = go(life_in(State.UP), RestartWanted(), failure)
+    assert actions[2:] == [Discard()]
+    assert (life.state, life.starts, life.failed_restarts) == (State.UP, 1, 1)
+    assert life.reason.startswith("restart failed: ")
+
+
+def test_a_leader_that_drains_for_a_lost_successor_leads_on() -> None:
+    life, actions = go(life_in(State.DRAINING), SuccessorLost("killed by signal 9"))
+    assert (life.state, actions) == (State.UP, [Discard(), SendLead()])
+
+
+def test_a_leader_that_dies_is_inherited_from() -> None:
+    life, actions = go(life_in(State.REPLACING), Exited(-9))
+    assert (life.state, life.starts, actions) == (State.STARTING, 2, [Promote(), SendLead()])
+    life, actions = go(life_in(State.DRAINING), HandoverTimeout(), Exited(-9))
+    assert (life.state, life.starts, actions) == (State.UP, 2, [Kill(), Promote(), SendLead()])
+
+
+def test_a_wish_during_a_restart_is_another_restart() -> None:
+    life, actions = go(life_in(State.DRAINING), RestartWanted(), Drained(), PredecessorGone(0))
+    assert (life.state, actions[-2:]) == (State.REPLACING, [ForkSuccessor(), ArmHandover(POLICY.replace_timeout)])
+    assert go(life_in(State.REPLACING), RestartWanted())[1][:2] == [Discard(), ForkSuccessor()]
+
+
+def test_a_wan_lost_while_draining_shows_afterwards() -> None:
+    life, _ = go(life_in(State.DRAINING), LinkDown("no carrier"), Drained(), PredecessorGone(0))
+    assert (life.state, life.reason) == (State.DEGRADED, "no carrier")
 
 
 def test_stop_is_forced_when_it_takes_too_long() -> None:
@@ -187,6 +251,7 @@ def test_stop_is_forced_when_it_takes_too_long() -> None:
 
 def test_last_word_while_stopping_counts() -> None:
     assert go(life_in(State.UP), StopWanted(), StartWanted(), Exited(0))[0].state is State.STARTING
+    assert go(life_in(State.DEGRADED), RestartWanted(), StopWanted(), Exited(0))[0].state is State.STOPPED
     assert go(life_in(State.UP), RestartWanted(), StopWanted(), Exited(0))[0].state is State.STOPPED
     assert go(life_in(State.UP), HeartbeatMissed(2), StopWanted(), Exited(-9))[0].state is State.STOPPED
 
@@ -235,9 +300,9 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.life = Life()
         self.now = 0.0
-        self.process = False
+        self.process = self.other = False
         self.killed = False
-        self.timer: type[BackoffElapsed] | type[StopTimeout] | None = None
+        self.timer: type[BackoffElapsed] | type[StopTimeout] | type[HandoverTimeout] | None = None
         self.wanted = False
 
     def feed(self, event: Event, chance: float = 0.5) -> None:
@@ -253,13 +318,26 @@ class Histories(RuleBasedStateMachine):
                 case Kill():
                     assert self.process
                     self.killed = True
-                case SendStop() | SendRebind():
+                case SendStop() | SendRebind() | SendDrain() | SendLead():
                     assert self.process
+                case ForkSuccessor():
+                    assert self.process
+                    assert not self.other, "three processes at once"
+                    self.other = True
+                case Promote():
+                    assert self.other
+                    self.process, self.other, self.killed = True, self.process, False
+                case Discard():
+                    self.other = False
+                case Retire():
+                    self.timer = None
                 case ArmBackoff(delay=delay):
                     assert 0 <= delay <= POLICY.backoff_max
                     self.timer = BackoffElapsed
                 case ArmStop():
                     self.timer = StopTimeout
+                case ArmHandover():
+                    self.timer = HandoverTimeout
 
     @rule(seconds=st.floats(0, 100))
     def time_passes(self, seconds: float) -> None:
@@ -284,6 +362,17 @@ class Histories(RuleBasedStateMachine):
         self.process = False
         self.feed(Exited(-9 if self.killed else status), chance)
 
+    @precondition(lambda self: self.other)
+    @rule(event=st.sampled_from([SuccessorReady(), SuccessorLost("x"), PredecessorGone(0), Drained()]))
+    def restart_goes_on(self, event: Event) -> None:
+        if isinstance(event, SuccessorReady) and self.life.state is not State.REPLACING:
+            return
+        if isinstance(event, PredecessorGone) != (self.life.state is State.RETIRING):
+            return
+        if isinstance(event, SuccessorLost | PredecessorGone):
+            self.other = False
+        self.feed(event)
+
     @precondition(lambda self: self.timer is not None)
     @rule()
     def timer_fires(self) -> None:
@@ -294,6 +383,10 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def process_exists_exactly_where_it_should(self) -> None:
         assert self.process == (self.life.state in ALIVE)
+
+    @invariant()
+    def a_second_process_exists_in_restarts_only(self) -> None:
+        assert self.other == (self.life.state in RESTARTING)
 
     @invariant()
     def wish_is_never_forgotten(self) -> None:

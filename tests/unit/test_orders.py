@@ -34,7 +34,7 @@ def test_weight_by_class() -> None:
 def test_configure_site() -> None:
     br2 = SITE.tunnels[4]
     message = configure_site(br2, SITE, CREDENTIALS, ("198.51.100.2", 45011))
-    assert (message.name, message.traffic_class, message.slot) == ("br2", TrafficClass.BULK, 5)
+    assert (message.name, message.traffic_class, message.door) == ("br2", TrafficClass.BULK, 9)
     assert "10.200.11.5" in message.inner
     assert message.orphan_exit is False
     assert message.transport.inner_mtu == br2.mtu
@@ -42,7 +42,7 @@ def test_configure_site() -> None:
 
 def test_plain_tunnel_is_default_at_the_first_slot() -> None:
     message = configure_site(PLAIN.tunnels[0], PLAIN, CREDENTIALS, ("198.51.100.2", 45010))
-    assert (message.traffic_class, message.slot) == (TrafficClass.DEFAULT, 1)
+    assert (message.traffic_class, message.door) == (TrafficClass.DEFAULT, 7)
 
 
 def test_configure_hub_has_its_sites() -> None:
@@ -67,7 +67,7 @@ def test_only_sites_may_change_under_a_running_worker() -> None:
     assert not same_process(worker, msgspec.structs.replace(worker, mtu=worker.mtu - 1))
     tunnel = SITE.tunnels[0]
     assert same_process(tunnel, tunnel)
-    assert not same_process(tunnel, msgspec.structs.replace(tunnel, source_port=1))
+    assert not same_process(tunnel, msgspec.structs.replace(tunnel, source_ports=(1, 2)))
 
 
 def test_what_all_workers_are_told() -> None:

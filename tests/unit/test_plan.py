@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mpq_supervisor.config import parse
 from mpq_supervisor.plan import HostPlan, PortRange, Rule, UnknownName, make_plan, select
-from mpq_worker.contract import SiteEntry, TrafficClass
+from mpq_worker.contract import SiteEntry, TrafficClass, door_of
 from tests.unit.test_config import HUB, PLAIN, SITE, changed
 
 CRITICAL, DEFAULT, BULK = TrafficClass.CRITICAL, TrafficClass.DEFAULT, TrafficClass.BULK
@@ -24,16 +24,16 @@ def plan_of(text: str, *changes: tuple[str, str]) -> HostPlan:
 def test_nine_tunnels_to_the_letter() -> None:
     plan = plan_of(SITE)
     assert (plan.role, plan.name, plan.hub_name) == ("site", "ship1", "hub.example.net")
-    assert [(t.name, t.wan, t.traffic_class, t.hub_port, t.source_port, t.inner) for t in plan.tunnels] == [
-        ("cr1", "wan4", CRITICAL, 45010, 46000, ("10.200.10.1", "fd6d:7071::1")),
-        ("br1", "wan4", BULK, 45010, 46001, ("10.200.10.5", "fd6d:7071::5")),
-        ("df1", "wan4", DEFAULT, 45010, 46002, ("10.200.10.9", "fd6d:7071::9")),
-        ("cr2", "wan5", CRITICAL, 45011, 46010, ("10.200.11.1", "fd6d:7071:0:1::1")),
-        ("br2", "wan5", BULK, 45011, 46011, ("10.200.11.5", "fd6d:7071:0:1::5")),
-        ("df2", "wan5", DEFAULT, 45011, 46012, ("10.200.11.9", "fd6d:7071:0:1::9")),
-        ("cr3", "wan6", CRITICAL, 45012, 46020, ("10.200.12.1", "fd6d:7071:0:2::1")),
-        ("br3", "wan6", BULK, 45012, 46021, ("10.200.12.5", "fd6d:7071:0:2::5")),
-        ("df3", "wan6", DEFAULT, 45012, 46022, ("10.200.12.9", "fd6d:7071:0:2::9")),
+    assert [(t.name, t.wan, t.traffic_class, t.hub_port, t.source_ports, t.inner) for t in plan.tunnels] == [
+        ("cr1", "wan4", CRITICAL, 45010, (46000, 46003), ("10.200.10.1", "fd6d:7071::1")),
+        ("br1", "wan4", BULK, 45010, (46001, 46004), ("10.200.10.5", "fd6d:7071::5")),
+        ("df1", "wan4", DEFAULT, 45010, (46002, 46005), ("10.200.10.9", "fd6d:7071::9")),
+        ("cr2", "wan5", CRITICAL, 45011, (46010, 46013), ("10.200.11.1", "fd6d:7071:0:1::1")),
+        ("br2", "wan5", BULK, 45011, (46011, 46014), ("10.200.11.5", "fd6d:7071:0:1::5")),
+        ("df2", "wan5", DEFAULT, 45011, (46012, 46015), ("10.200.11.9", "fd6d:7071:0:1::9")),
+        ("cr3", "wan6", CRITICAL, 45012, (46020, 46023), ("10.200.12.1", "fd6d:7071:0:2::1")),
+        ("br3", "wan6", BULK, 45012, (46021, 46024), ("10.200.12.5", "fd6d:7071:0:2::5")),
+        ("df3", "wan6", DEFAULT, 45012, (46022, 46025), ("10.200.12.9", "fd6d:7071:0:2::9")),
     ]
     assert [t.peers for t in plan.tunnels[::3]] == [
         ("10.200.10.254", "fd6d:7071::fe"),
@@ -44,10 +44,10 @@ def test_nine_tunnels_to_the_letter() -> None:
     assert [t.table for t in plan.tunnels] == list(range(110, 119))
     assert [t.mark for t in plan.tunnels] == [n << 16 for n in range(1, 10)]
     assert [t.uid for t in plan.tunnels] == list(range(47000, 47009))
-    assert [(t.slot, t.dscp, t.priority, t.txqueuelen) for t in plan.tunnels[3:6]] == [
-        (1, 46, 6, 100),
-        (5, 8, 2, 200),
-        (3, 0, 0, 150),
+    assert [(t.door, t.dscp, t.priority, t.txqueuelen) for t in plan.tunnels[3:6]] == [
+        (7, 46, 6, 100),
+        (9, 8, 2, 200),
+        (8, 0, 0, 150),
     ]
     assert {t.mtu for t in plan.tunnels} == {1400}
     assert {t.hub_addresses for t in plan.tunnels} == {("198.51.100.2",)}
@@ -70,10 +70,10 @@ def test_sample_rules_are_the_default_ones() -> None:
 def test_plain_tunnels() -> None:
     plan = plan_of(PLAIN)
     assert [
-        (t.name, t.traffic_class, t.interface, t.inner, t.hub_port, t.source_port, t.slot) for t in plan.tunnels
+        (t.name, t.traffic_class, t.interface, t.inner, t.hub_port, t.source_ports, t.door) for t in plan.tunnels
     ] == [
-        ("mpq4", None, "eth1", ("10.200.10.85",), 45010, 46009, 1),
-        ("mpq5", None, "eth2", ("10.200.11.85",), 45011, 46019, 1),
+        ("mpq4", None, "eth1", ("10.200.10.85",), 45010, (46009, 46006), 7),
+        ("mpq5", None, "eth2", ("10.200.11.85",), 45011, (46019, 46016), 7),
     ]
     assert plan.tunnels[0].hub_addresses == ("198.51.100.2", "2001:db8:100::2")
     assert plan.lans[0].tunnels == dict.fromkeys(TrafficClass, "mpq4")
@@ -189,9 +189,9 @@ def test_both_ends_agree(size: int, data: st.DataObject) -> None:
     alone = HUB[: HUB.index('[[site]]\nname = "ship2"')]
     subnets = zip(("10.200.10.0/24", "10.200.11.0/24", "10.200.12.0/24"), (first, second, third), strict=True)
     hub = plan_of(alone, *((old, str(new)) for old, new in subnets), own_number)
-    workers = {(worker.port, worker.slot): worker for worker in hub.hub_workers}
+    workers = {(worker.port, door_of(worker.traffic_class)): worker for worker in hub.hub_workers}
     for tunnel in site.tunnels:
-        worker = workers.pop((tunnel.hub_port, tunnel.slot))
+        worker = workers.pop((tunnel.hub_port, tunnel.door))
         assert (tunnel.inner, tunnel.peers) == (worker.sites[0].inner, worker.inner)
     assert not workers
 

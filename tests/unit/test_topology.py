@@ -9,9 +9,11 @@ from tools.topology import ROLES, Flow, Loss, loss_table, router_address, sysctl
 
 def test_a_flow_is_matched_from_both_ends() -> None:
     rules = [
-        line.strip() for line in loss_table([Loss(Flow(sport=46011, port=45011, wan=5), 300, "both")]).splitlines()
+        line.strip()
+        for line in loss_table([Loss(Flow(sports=(46011, 46014), port=45011, wan=5), 300, "both")]).splitlines()
     ]
-    up, down = 'iifname "r5" udp sport 46011 udp dport 45011', 'oifname "r5" udp dport 46011 udp sport 45011'
+    up = 'iifname "r5" udp sport { 46011, 46014 } udp dport 45011'
+    down = 'oifname "r5" udp dport { 46011, 46014 } udp sport 45011'
     lot = 'numgen random mod 1000 < 300 counter name "lost0" drop'
     assert [line for line in rules if "name" in line] == [
         f'{up} counter name "seen0"',

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.feed import Feed
-from mpq_supervisor.lifecycle import explain
+from mpq_supervisor.happenings import explain
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.portal.messages import Setup
 from mpq_worker.channel import pair

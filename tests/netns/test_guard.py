@@ -47,7 +47,7 @@ def host(plan: HostPlan, hub_namespace: object) -> Iterator[Host]:
 @pytest.fixture
 def port(host: Host, plan: HostPlan) -> Iterator[socket.socket]:
     """The worker's socket."""
-    with socket.socket(fileno=os.dup(host.hub_fds(plan.hub_workers[0])[1])) as sock:
+    with socket.socket(fileno=os.dup(host.hub_fds(plan.hub_workers[0], 0)[1])) as sock:
         yield sock
 
 

@@ -243,6 +243,7 @@ class HubTunnel(Endpoint):
         guest.movable = MOVE in claims.features
         self._admission.end(peer)
         for other in self._standing_by(claims.inner):  # its worker has died; there is never more than one
+            other.standby = False
             other.session.close()
             self._dirty[other] = None
         peer.standby = claims.standby and any(address in self._current for address in claims.inner)
@@ -312,13 +313,13 @@ class HubTunnel(Endpoint):
         guest = self._guests[peer]
         if guest.site is not None:
             site, was_current = guest.site, self._is_current(peer)
-            guest.site, guest.allowed = None, ()
+            guest.site, guest.allowed, peer.standby = None, (), False
             self._routes.remove(peer)
             self._current = {address: owner for address, owner in self._current.items() if owner is not peer}
             heir = next((p for p in self._current.values() if self._guests[p].site == site), None)
             if was_current and heir is not None:
                 self._routes.set(parse_prefixes(site.prefixes), heir)
-            for other in self._standing_by(guest.inner):
+            for other in self._standing_by(guest.inner) if was_current else ():
                 self._take_over(other, now, in_order=False)
 
     def _standing_by(self, inner: tuple[str, ...]) -> list[Peer]:

@@ -189,3 +189,58 @@ def test_what_waits_for_the_old_connection_leaves_before_what_follows(
     world.net.at(restart.led + 0.0103, traffic._send)
     world.net.run(1.0)
     traffic.check()
+
+
+# ---------------------------------------------------------------- what may go wrong
+
+
+def test_a_successor_that_dies_and_comes_again_displaces_nobody(
+    world: World, tuns: tuple[Tun, dict[str, Tun]]
+) -> None:
+    """Three that connect on standby, one after the other, and stop or die; then the leader itself goes."""
+    hub, sites = tuns
+    traffic = Traffic(world, hub, sites)
+
+    def stop(node: Node) -> None:
+        node.core.handle_stop(world.net.now)
+        world.net.flush(node)
+        node.alive = False
+
+    def successor(number: int) -> None:
+        node = world.add_site("ship1", (SITES["ship1"],), port=48000 + number, standby=True)
+        world.net.at(
+            world.net.now + 0.4, partial(setattr, node, "alive", False) if number == 1 else partial(stop, node)
+        )
+
+    for number in range(3):
+        world.net.at(world.net.now + 0.5 * number, partial(successor, number))
+    traffic.run(2.0)
+    traffic.check()
+    core = hub.nodes[0].core
+    assert len(core._peers) == len(SITES)
+    stop(sites["ship1"].nodes[0])
+    world.net.run(1.0)
+    assert len(core._peers) == 1
+    last = world.add_site("ship1", (SITES["ship1"],), port=48010, standby=True)
+    world.net.run(0.3)
+    assert Ready() in last.messages
+    world.net.inject(hub, packet(HUB_INNER, SITES["ship1"], 7))  # there is no other, so it is his
+    world.net.run(0.5)
+    assert [number_of(data) for _, data in last.delivered] == [7]
+
+
+def test_routes_fall_to_who_stands_by(world: World, tuns: tuple[Tun, dict[str, Tun]]) -> None:
+    hub, sites = tuns
+    heir = world.add_site("ship1", (SITES["ship1"],), port=48000, standby=True)
+    world.net.run(0.5)
+    world.net.inject(hub, packet(HUB_INNER, SITES["ship1"], 1))
+    world.net.run(0.1)
+    assert not heir.delivered
+    leader = sites["ship1"].nodes[0]
+    leader.core.handle_stop(world.net.now)
+    world.net.flush(leader)
+    world.net.run(0.1)
+    world.net.inject(hub, packet(HUB_INNER, SITES["ship1"], 2))
+    world.net.run(0.5)
+    assert [number_of(data) for _, data in heir.delivered] == [2]
+    assert hub.nodes[0].core.report(world.net.now).drops == {}

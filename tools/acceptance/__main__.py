@@ -1,0 +1,46 @@
+"""`make acceptance`: what mpq promises, measured in the lab. RTT 20 ms, 15 Mbit/s per tunnel, unless said otherwise.
+
+    python -m tools.acceptance [isolation|tcp|shared|cpu|kills|start …]      all of them without an argument
+
+Every experiment builds a lab of its own, adds rows to `build/acceptance.json` and prints a line as it goes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.acceptance import crashes, isolation
+from tools.acceptance.ground import say
+from tools.results import Results
+
+OUTPUT = Path("build/acceptance.json")
+
+EXPERIMENTS: dict[str, Callable[[Results], None]] = {
+    "isolation": isolation.isolation,
+    "tcp": isolation.tcp,
+    "shared": isolation.shared,
+    "cpu": isolation.cpu,
+    "kills": crashes.kills,
+    "start": crashes.start,
+}
+
+
+def main(names: list[str]) -> int:
+    """Runs the named experiments; 0 if every target was met, 1 if not, 2 for a name that is none."""
+    unknown = set(names) - set(EXPERIMENTS)
+    if unknown:
+        print(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(EXPERIMENTS)}", file=sys.stderr)
+        return 2
+    results = Results.here()
+    for name in names or EXPERIMENTS:
+        say(f"--- {name}: {(EXPERIMENTS[name].__doc__ or '').splitlines()[0]}")
+        EXPERIMENTS[name](results)
+        results.write(OUTPUT)  # what was measured stays, even if the next experiment fails
+    print(results.table())
+    return 0 if all(row.met is not False for row in results.rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

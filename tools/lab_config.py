@@ -7,6 +7,7 @@ the sample files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ DSCP = {TrafficClass.CRITICAL: 46, TrafficClass.DEFAULT: 18, TrafficClass.BULK: 
 _COMMON = """
 role = "{role}"
 identity = {{ certificate = "{pki}/{name}.crt", key = "{pki}/{name}.key", ca = "{pki}/ca.crt" }}
-supervisor = {{ state_directory = "{directory}/{role}", uid_base = {uids}, control_group = "root", cpus = {cpus} }}
+supervisor = {{ state_directory = "{directory}/{stem}", uid_base = {uids}, control_group = "root", cpus = {cpus} }}
 """
 _SITE = """
 [hub]
@@ -124,24 +125,34 @@ def deploy(
     """
     certificates = directory / "pki"
     issue(certificates)
-    site = _write(directory, "site", SITE_NAME, 47000, site_cpus, _site_sections(rate_mbit))
-    hub = _write(directory, "hub", HUB_NAME, 47100, hub_cpus, _hub_sections())
+    site = write(directory, "site", SITE_NAME, 47000, _site_sections(rate_mbit), site_cpus)
+    hub = write(directory, "hub", HUB_NAME, 47100, _hub_sections(), hub_cpus)
     return Deployment(site, hub, certificates, {tunnel.name: tunnel for tunnel in make_plan(load(site)).tunnels})
 
 
-def issue(directory: Path) -> None:
-    """Certificates of an authority, the hub and the site, into a directory."""
+def issue(directory: Path, sites: Sequence[str] = (SITE_NAME,)) -> None:
+    """Certificates of an authority, the hub and the sites, into a directory."""
     authority = pki.issue_authority()
     pki.save(authority, directory, "ca")
     pki.save(pki.issue_hub(authority, HUB_NAME), directory, HUB_NAME)
-    pki.save(pki.issue_site(authority, SITE_NAME), directory, SITE_NAME)
+    for site in sites:
+        pki.save(pki.issue_site(authority, site), directory, site)
 
 
-def _write(directory: Path, role: str, name: str, uids: int, cpus: tuple[int, ...], sections: str) -> Path:
+def write(
+    directory: Path, stem: str, name: str, uids: int, sections: str, cpus: tuple[int, ...] = (), role: str = ""
+) -> Path:
+    """`directory/STEM.toml` for the host of that certificate; its role is its stem unless said otherwise."""
     common = _COMMON.format(
-        role=role, name=name, pki=directory / "pki", directory=directory, uids=uids, cpus=list(cpus)
+        stem=stem,
+        role=role or stem,
+        name=name,
+        pki=directory / "pki",
+        directory=directory,
+        uids=uids,
+        cpus=list(cpus),
     )
-    path = directory / f"{role}.toml"
+    path = directory / f"{stem}.toml"
     path.write_text(common + sections)
     return path
 

@@ -13,10 +13,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tools.topology import ROLES
-
 NETNS = Path("/run/netns")
-_LAB_NAME = re.compile(rf"(?P<prefix>mpq[a-z]*(?P<pid>\d+))-(?:{'|'.join(ROLES)})")
+_LAB_NAME = re.compile(r"(?P<prefix>mpq[a-z]*(?P<pid>\d+))-[a-z]+\d*")
 
 
 def enter(name: str) -> list[str]:
@@ -83,7 +81,7 @@ def _kill(pid: int) -> None:
 
 def remove(prefix: str) -> None:
     """Delete the lab of that prefix, whoever made it: processes, namespaces, files. There need not be one."""
-    names = [f"{prefix}-{role}" for role in ROLES if (NETNS / f"{prefix}-{role}").exists()]
+    names = [path.name for path in NETNS.glob(f"{prefix}-*")]
     kill(names)
     if names:
         batch(f"netns del {name}" for name in names)

@@ -25,7 +25,9 @@ from array import array
 
 import msgspec
 
+from tools import namespaces
 from tools.probe_report import Record
+from tools.setns import inside
 from tools.sockets import SO_TIMESTAMPNS, Via, arrival_ns, listen_datagram, open_datagram, receive_drops, wait_until
 
 LINGER = 1.5  # seconds; longer than any queue on the way
@@ -34,12 +36,16 @@ _HEADER = struct.Struct("!HI")  # index of the flow, number of the probe
 
 
 class ProbeFlow(msgspec.Struct, frozen=True, kw_only=True):
-    """Probes through one tunnel: to a port of `target`, one for each flow, and back from there."""
+    """Probes through one tunnel: to a port of `target`, one for each flow, and back from there.
+
+    `namespace` is where the near end's socket is opened, by the name under /run/netns; empty is where it runs.
+    """
 
     name: str
     target: str
     port: int
     via: Via = Via()
+    namespace: str = ""
 
 
 class ProbeOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +65,7 @@ class _End:
         self._padding = bytes(size - _HEADER.size)
         self._peer: tuple[str, int] | None = (flow.target, flow.port) if near else None
         self._learns = not near
-        self.socket = open_datagram(flow.target, 0, flow.via) if near else listen_datagram(flow.port)
+        self.socket = _open(flow) if near else listen_datagram(flow.port)
         self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._sent = array("q")
         self._arrived = array("q")
@@ -111,6 +117,17 @@ class _End:
             strays=self._strays,
             overrun=receive_drops(self.socket),
         )
+
+
+def _open(flow: ProbeFlow) -> socket.socket:
+    if not flow.namespace:
+        return open_datagram(flow.target, 0, flow.via)
+    fd = os.open(namespaces.NETNS / flow.namespace, os.O_RDONLY)
+    try:
+        with inside(fd):
+            return open_datagram(flow.target, 0, flow.via)
+    finally:
+        os.close(fd)
 
 
 def run(order: ProbeOrder, *, near: bool) -> list[Record]:

@@ -20,13 +20,13 @@ _STOP_SECONDS = 10
 
 
 class Product:
-    """A running supervisor. `execute` starts a command in the namespace of a side.
+    """A running supervisor. `execute` starts a command in the namespace of a side, whatever its sides are called.
 
     It is told a NOTIFY_SOCKET of ours, as systemd would, and so tells us when it is ready.
     """
 
     def __init__(
-        self, execute: Callable[..., subprocess.Popen[Any]], side: Side, config: Path, directory: Path
+        self, execute: Callable[..., subprocess.Popen[Any]], side: str, config: Path, directory: Path
     ) -> None:
         self.runtime = directory / side
         self.runtime.mkdir(mode=0o755, exist_ok=True)

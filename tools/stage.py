@@ -17,8 +17,7 @@ from typing import Any, Self
 from mpq_supervisor.control import Code, Response, Verb
 from tools import namespaces
 from tools.capture import Capture
-from tools.product import Product, Side
-from tools.topology import Role
+from tools.product import Product
 
 _LOG_TAIL = 2000
 
@@ -34,7 +33,7 @@ class Stage:
         self.prefix = prefix or f"mpq{os.getpid()}"
         self.directory = namespaces.directory_of(self.prefix)
         self._started: list[subprocess.Popen[Any]] = []
-        self._products: dict[Side, Product] = {}
+        self._products: dict[str, Product] = {}
 
     def __enter__(self) -> Self:
         namespaces.remove_stale()
@@ -71,39 +70,39 @@ class Stage:
 
     # ---- processes ----
 
-    def name(self, role: Role) -> str:
+    def name(self, role: str) -> str:
         """Name of a namespace, as `ip netns` lists it."""
         return f"{self.prefix}-{role}"
 
-    def exec(self, role: Role, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
+    def exec(self, role: str, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Start a command in a namespace; it ends with the stage at the latest. `popen` is `subprocess.Popen`'s."""
         process = subprocess.Popen([*namespaces.enter(self.name(role)), *argv], **popen)
         self._started.append(process)
         return process
 
-    def run(self, role: Role, argv: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, role: str, argv: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in a namespace to its end and return its output. Raises `CalledProcessError` if `check`."""
         command = [*namespaces.enter(self.name(role)), *argv]
         return subprocess.run(command, capture_output=True, text=True, check=check)
 
-    def capture(self, role: Role, device: str, expression: str) -> Capture:
+    def capture(self, role: str, device: str, expression: str) -> Capture:
         """Count the packets on an interface that match a pcap filter, from now until `stop`."""
         return Capture(lambda argv, **popen: self.exec(role, argv, **popen), device, expression)
 
     # ---- the product ----
 
-    def start(self, side: Side, config: Path) -> Product:
+    def start(self, side: str, config: Path) -> Product:
         """Run `mpq-supervisor run` with this configuration at one end; its log is `directory/SIDE.log`."""
         if side in self._products:
             self._products[side].stop()
         self._products[side] = Product(self.exec, side, config, self.directory)
         return self._products[side]
 
-    def stop(self, side: Side) -> int:
+    def stop(self, side: str) -> int:
         """SIGTERM to the supervisor of one end; returns its exit code."""
         return self._products.pop(side).stop()
 
-    def ctl(self, side: Side, verb: Verb, *names: str, wait: float = 0.0) -> Response:
+    def ctl(self, side: str, verb: Verb, *names: str, wait: float = 0.0) -> Response:
         """What `mpq-supervisor ctl --json` of one end prints. Raises OSError when no supervisor answers."""
         return self._products[side].ctl(verb, *names, wait=wait)
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tools.setns import inside, switch
+
 _CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Namespace:
@@ -20,10 +21,11 @@ class Namespace:
     def __init__(self) -> None:
         home = os.open("/proc/self/ns/net", os.O_RDONLY)
         try:
-            _check(_libc.unshare(_CLONE_NEWNET))
+            if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "unshare")
             self.fd = os.open("/proc/self/ns/net", os.O_RDONLY)
         finally:
-            _check(_libc.setns(home, _CLONE_NEWNET))
+            switch(home)
             os.close(home)
         with self.entered():
             run("ip link set lo up")
@@ -53,27 +55,9 @@ class Namespace:
         os.close(self.fd)
 
 
-@contextmanager
-def inside(namespace: int) -> Iterator[None]:
-    """This thread, and what it starts, is in the network namespace of that descriptor."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    try:
-        _check(_libc.setns(namespace, _CLONE_NEWNET))
-        yield
-    finally:
-        _check(_libc.setns(home, _CLONE_NEWNET))
-        os.close(home)
-
-
 def run(*commands: str) -> str:
     """Runs commands one after the other, in the namespace of the moment, and returns what they print."""
     return "".join(
         subprocess.run(shlex.split(c), check=True, capture_output=True, text=True, timeout=10).stdout
         for c in commands
     )
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

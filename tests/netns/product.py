@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from mpq_supervisor.control import Code, Response
-from tests.netns.namespace import inside
 from tools import namespaces
 from tools.lab import Lab
 from tools.lab_config import Deployment
 from tools.ping import Stream
 from tools.ping_report import StreamReport
 from tools.product import Side
+from tools.setns import inside
 from tools.sockets import Via
 from tools.system import SIDES
 from tools.system import System as Base

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.acceptance import crashes, isolation
+from tools.acceptance import crashes, hub, isolation, restarts, roaming
 from tools.acceptance.ground import say
 from tools.results import Results
 
@@ -24,6 +24,13 @@ EXPERIMENTS: dict[str, Callable[[Results], None]] = {
     "cpu": isolation.cpu,
     "kills": crashes.kills,
     "start": crashes.start,
+    "planned_site": restarts.planned_site,
+    "planned_hub": restarts.planned_hub,
+    "guardians": restarts.guardians,
+    "hub_crash": hub.hub_crash,
+    "reconnects": hub.reconnects,
+    "rebind": roaming.rebind,
+    "key_updates": roaming.key_updates,
 }
 
 

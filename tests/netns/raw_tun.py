@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Self
 
 from mpq_worker.inner import checksum
-from tests.netns.namespace import inside
 from tools import namespaces
+from tools.setns import inside
 from tools.stage import Stage
 from tools.topology import Role
 

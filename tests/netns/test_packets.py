@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import pytest
 
-from tests.netns.namespace import inside
 from tests.netns.packets import (
     ACK,
     CWR,
@@ -41,6 +40,7 @@ from tools import namespaces
 from tools.bench.bed import INNER_MTU, SIDES
 from tools.bench.mpq import Mpq
 from tools.product import Side
+from tools.setns import inside
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -12,7 +12,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint bench acceptance chaos install install-files uninstall clean
+.PHONY: help system venv demo test lint bench fuzz acceptance chaos install install-files uninstall clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -60,6 +60,10 @@ test: lint build/relay build/load build/copy ## lint, types, imports, and every 
 bench: venv build/relay build/load build/copy ## beside OpenVPN, wireguard-go, a bare copy; as it grows; writes build/bench.json, .png
 	@$(MAKE) -s system DEB_COMMANDS="openvpn:openvpn wireguard-go:wireguard-go wg:wireguard-tools" DEB_FILES=
 	@$(PY) -m tools.bench $(if $(RUNS),--runs $(RUNS)) $(ONLY)
+
+fuzz: venv ## everything that reads what others write, for SECONDS (300); writes build/fuzz.json
+	@$(PY) -m pip install -q --disable-pip-version-check -e .[dev,fuzz]
+	@$(PY) -m tests.fuzz $(or $(SECONDS),300)
 
 acceptance: venv build/relay ## isolation, shared link, shared core, 50 kills, start-up; writes build/acceptance.json
 	@$(PY) -m tools.acceptance

@@ -71,6 +71,14 @@ class Response(msgspec.Struct, frozen=True):
     status: HostStatus | None = None
 
 
+def decode_request(line: bytes) -> Request | Response:
+    """What a client wants, or the answer to what is no request."""
+    try:
+        return msgspec.json.decode(line, type=Request)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Response(Code.USAGE, (f"not a request: {error}",))
+
+
 Reload = Callable[[], list[str]]
 """Reads the configuration again; returns what changed, or raises ReloadFailed."""
 
@@ -175,10 +183,9 @@ class Control:
             return Response(Code.REFUSED, ("you may not control this supervisor",))
         if self._clients > MAX_CLIENTS:
             return Response(Code.REFUSED, (f"{MAX_CLIENTS} others are connected",))
-        try:
-            request = msgspec.json.decode(line, type=Request)
-        except msgspec.MsgspecError as error:
-            return Response(Code.USAGE, (f"not a request: {error}",))
+        request = decode_request(line)
+        if isinstance(request, Response):
+            return request
         if request.command != "status":
             self._log(f"uid {uid}", request)
         return await self._execute(request)

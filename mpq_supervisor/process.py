@@ -38,7 +38,10 @@ from mpq_worker.contract import (
     Stop,
 )
 from mpq_worker.errors import HostFault
+from mpq_worker.wire import one_line
 
+MAX_LINE = 500
+"""Characters of a worker's words in a log line; whatever is not printable is none of them."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 log = logging.getLogger(__name__)
@@ -216,9 +219,9 @@ class Worker:
             case Notice(kind=kind, text=text, level=level):
                 if (suppressed := self._notices.admit(self._around.loop.time())) is not None:
                     more = f" ({suppressed} lines before it suppressed)" if suppressed else ""
-                    about = marks(Kind.NOTICE, self.entry, reason=kind)
-                    level_number = _LEVELS.get(level, logging.WARNING)
-                    log.log(level_number, "%s: %s: %s%s", self.name, kind, text, more, extra=about)
+                    about = marks(Kind.NOTICE, self.entry, reason=one_line(kind))
+                    line = one_line(f"{kind}: {text}", MAX_LINE)
+                    log.log(_LEVELS.get(level, logging.WARNING), "%s: %s%s", self.name, line, more, extra=about)
             case SignRequest(seq=seq, purpose=purpose, data=data):
                 who.send(Signature(seq, self._sign(purpose, data)))
             case Started() if not who.configured and who not in self._killed:
@@ -237,7 +240,7 @@ class Worker:
             case Ready():
                 self.feed(happenings.Ready())
             case PeerSilent(reason=reason):
-                self.feed(happenings.PeerSilent(reason))
+                self.feed(happenings.PeerSilent(one_line(reason)))
             case PeerBack():
                 self.feed(happenings.PeerBack())
             case Drained(left=left):

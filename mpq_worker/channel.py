@@ -117,7 +117,7 @@ class Channel(Generic[Incoming]):
             raise ChannelFault("truncated message")
         try:
             message = self._decoder.decode(self._buffer[:size])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ChannelFault(str(error)) from error
         expected = _DESCRIPTORS.get(type(message), 0)
         if fds != expected:

@@ -15,8 +15,10 @@ Times are seconds, sizes bytes, addresses text as `ipaddress` prints it, unless 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 CONTRACT_VERSION = 1
 MAX_MESSAGE = 131_072
@@ -77,6 +79,13 @@ def door_of(traffic_class: TrafficClass | None) -> int:
     """The first byte of the connection ID that a site's first Initial goes to: it names the class alone, and the
     hub's kernel picks the worker that admits for it now."""
     return SLOTS + (traffic_class or 0)
+
+
+# What a worker tells of itself is shown to people, and a worker may have been broken into.
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Word = Annotated[str, Meta(pattern=r"\A[a-z0-9_]{1,32}\Z")]
+SiteWord = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,63}\Z")]
+Host = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z.:%_@-]{1,64}\Z")]
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -312,12 +321,12 @@ class PathStats(_Message, frozen=True):
     `jitter` the mean deviation of successive probe RTTs (RFC 3550 section 6.4.1).
     """
 
-    rtt: float | None = None
-    rtt_min: float | None = None
-    probe_rtt: float | None = None
-    jitter: float | None = None
-    loss_tx: float | None = None
-    loss_rx: float | None = None
+    rtt: Number | None = None
+    rtt_min: Number | None = None
+    probe_rtt: Number | None = None
+    jitter: Number | None = None
+    loss_tx: Number | None = None
+    loss_rx: Number | None = None
     congestion_window: int = 0
     bytes_in_flight: int = 0
     packets_sent: int = 0
@@ -330,9 +339,9 @@ class PathStats(_Message, frozen=True):
 class SiteStatus(_Message, frozen=True):
     """A site's connection as a hub worker sees it."""
 
-    site: str
-    peer: tuple[str, int]
-    since: float  # seconds this connection has been up
+    site: SiteWord
+    peer: tuple[Host, int]
+    since: Number  # seconds this connection has been up
     path: PathStats
     bytes_in: int = 0
     bytes_out: int = 0
@@ -349,17 +358,17 @@ class Report(_Message, frozen=True):
     bytes_out: int = 0
     packets_in: int = 0
     packets_out: int = 0
-    drops: dict[str, int] = {}
-    refusals: dict[str, int] = {}
+    drops: dict[Word, int] = {}
+    refusals: dict[Word, int] = {}
     reconnects: int = 0
     path: PathStats | None = None
     sites: tuple[SiteStatus, ...] = ()
     pss: int = 0
-    loop_lag: float = 0.0
-    cpu: float = 0.0
+    loop_lag: Number = 0.0
+    cpu: Number = 0.0
     descriptors: int = 0
     rtt_counts: tuple[int, ...] = ()
-    rtt_sum: float = 0.0
+    rtt_sum: Number = 0.0
 
 
 ToZygote = Fork | Ping

@@ -169,6 +169,6 @@ class ControlReader:
         return messages
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, most: int = MAX_REASON) -> str:
     """`text` as it may be logged or sent as a reason: short, and printable, since a peer may have chosen it."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MAX_REASON])
+    return "".join(c if c.isprintable() else "?" for c in text[:most])

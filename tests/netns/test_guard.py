@@ -23,7 +23,7 @@ HUB = f"""
 role = "hub"
 identity = {{ certificate = "/a/hub.crt", key = "/a/hub.key", ca = "/a/ca.crt" }}
 listener = [{{ name = "mt4", port = {PORT}, ipv4 = "10.200.10.0/24", workers = "shared" }}]
-nat = {{ interface = "lo" }}
+nat = {{ interface = "srv" }}
 limits = {{ first_packets = 20, strangers = 50 }}
 """
 SLOT = 1

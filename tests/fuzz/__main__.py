@@ -1,0 +1,115 @@
+"""`python -m tests.fuzz SECONDS [TARGET…]`: coverage-guided fuzzing of `targets`; writes build/fuzz.json.
+
+Each target gets its share of the time in a process of its own, one after the other, and begins with its corpus and
+with what earlier runs have found, in build/fuzz. An input that breaks an invariant is kept as
+build/fuzz/TARGET-crash-…; then the target begins again. Exit code 1 if there was one.
+
+    python -m tests.fuzz --keep         instead: the smallest inputs of build/fuzz go into the corpora
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.fuzz.corpus import CORPORA, inputs
+from tools.results import Results
+
+WORK = Path("build/fuzz")
+MAX_INPUT = 4096
+MAX_KEPT = 40
+"""Inputs of a corpus, the smallest first; more would make `make test` slow."""
+MAX_FINDINGS = 5
+
+
+class Outcome(NamedTuple):
+    """What one target has done; `coverage` is in edges of the instrumented code."""
+
+    executions: int
+    seconds: float
+    coverage: int
+    findings: int
+
+
+def main() -> int:
+    from tests.fuzz.targets import TARGETS
+
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("seconds", type=float, nargs="?", default=300.0, help="in all (default: %(default)s)")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all")
+    parser.add_argument("--keep", action="store_true", help="take what was found over into the corpora")
+    options = parser.parse_args()
+    names = options.targets or list(TARGETS)
+    if unknown := [name for name in names if name not in TARGETS]:
+        parser.error(f"no target {unknown[0]}; there are {', '.join(TARGETS)}")
+    if options.keep:
+        for name in names:
+            keep(name)
+        return 0
+    results = Results.here()
+    outcomes = {}
+    for name in names:
+        outcomes[name] = outcome = run(name, options.seconds / len(names))
+        results.add(f"fuzz.{name}.executions", [outcome.executions], "")
+        results.add(f"fuzz.{name}.rate", [outcome.executions / outcome.seconds], "1/s")
+        results.add(f"fuzz.{name}.coverage", [outcome.coverage], "edges")
+        results.add(f"fuzz.{name}.findings", [outcome.findings], "", target=0)
+    results.add("fuzz.executions", [sum(outcome.executions for outcome in outcomes.values())], "", better="higher")
+    results.write(Path("build/fuzz.json"))
+    print(results.table())
+    return int(any(outcome.findings for outcome in outcomes.values()))
+
+
+def run(name: str, seconds: float) -> Outcome:
+    """Fuzz one target, beginning again after each finding while there is time."""
+    found = WORK / name
+    found.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    executions = coverage = findings = 0
+    while findings < MAX_FINDINGS and (left := seconds - (time.monotonic() - begun)) > 0:
+        options = [f"-max_total_time={max(1, round(left))}", f"-artifact_prefix={WORK}/{name}-"]
+        log = _child(name, [*options, str(found), str(CORPORA / name)])
+        executions += max(map(int, re.findall(r"^#(\d+)\t", log, re.MULTILINE)), default=0)
+        coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", log))])
+        if "ERROR: libFuzzer" not in log:
+            break
+        findings += 1
+        (WORK / f"{name}-{findings}.log").write_text(log)
+        print(f"{name}: finding {findings}, see {WORK}/{name}-{findings}.log", file=sys.stderr)
+    return Outcome(executions, time.monotonic() - begun, coverage, findings)
+
+
+def keep(name: str) -> None:
+    """Of what reached something new, the smallest inputs go into the corpus of `name`, in place of earlier ones."""
+    corpus = CORPORA / name
+    for path in inputs(name):
+        if not path.name.startswith("seed-"):
+            path.unlink()
+    for path in sorted((WORK / name).iterdir(), key=lambda path: (path.stat().st_size, path.name))[:MAX_KEPT]:
+        shutil.copy(path, corpus / path.name[:12])
+    print(f"{name}: {len(inputs(name))} inputs")
+
+
+def _child(name: str, options: list[str]) -> str:
+    """Runs libFuzzer on a target in a process of its own; what it wrote."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz.child",
+        name,
+        f"-max_len={MAX_INPUT}",
+        "-rss_limit_mb=2048",
+        *options,
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.stdout.decode(errors="replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,6 +25,7 @@ LIFETIME = 10.0
 _CONTEXT = b"mpq/1 retry\x00"
 _MAC = 16
 _TIME = struct.Struct("!Q")
+_LARGEST = _TIME.size + 20
 
 
 class RetryTokens:
@@ -49,6 +50,8 @@ class RetryTokens:
     def redeem(self, initial: Header, host: str, port: int, now: float) -> bytes | None:
         """The connection ID of the first Initial, if the token in this one is good; None if not."""
         body, mac = initial.token[:-_MAC], initial.token[-_MAC:]
+        if len(body) > _LARGEST:
+            return None
         if not hmac.compare_digest(mac, self._mac(body, initial.destination_cid, host, port)):
             return None
         issued = _TIME.unpack_from(body)[0] / 1e6

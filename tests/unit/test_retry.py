@@ -70,3 +70,4 @@ def test_every_bit_counts(tokens: RetryTokens) -> None:
         assert tokens.redeem(answer._replace(token=bytes(forged)), *WHERE, NOW) is None
     for length in range(1, len(answer.token)):
         assert tokens.redeem(answer._replace(token=answer.token[:length]), *WHERE, NOW) is None
+    assert tokens.redeem(answer._replace(token=bytes(1000) + answer.token), *WHERE, NOW) is None

@@ -23,7 +23,17 @@ from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.weights import Weights
 from mpq_supervisor.zygote import Process, Zygote
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault, pair
-from mpq_worker.contract import FromWorker, Heartbeat, Lead, Notice, Rebind, Report, ToWorker
+from mpq_worker.contract import (
+    FromWorker,
+    Heartbeat,
+    Lead,
+    LostPeer,
+    Notice,
+    Rebind,
+    Report,
+    SiteStatus,
+    ToWorker,
+)
 
 STARVED = 3
 """Heartbeat timeouts more that a worker gets which is not stopped but late."""
@@ -79,10 +89,21 @@ class Owner(Protocol):
 
 
 class Incarnation:
-    """A process from the order to fork it until it is reaped. `standby`: it is to leave the TUN alone."""
+    """A process from the order to fork it until it is reaped. `standby`: it is to leave the TUN alone; `lost`: the
+    connections of the hub's process in whose place it comes, which has not closed them."""
 
-    def __init__(self, entry: Entry, generation: int, around: Surroundings, owner: Owner, *, standby: bool) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        generation: int,
+        around: Surroundings,
+        owner: Owner,
+        *,
+        standby: bool = False,
+        lost: tuple[SiteStatus, ...] = (),
+    ) -> None:
         self.entry = entry
+        self.lost = lost
         self.generation = generation
         self.standby = standby
         self.configured = False
@@ -131,7 +152,8 @@ class Incarnation:
             fds = around.network.hub_fds(entry, self.generation)
             keys = around.secrets.reset_key(entry), around.secrets.retry_key(entry)
             hub = configure_hub(entry, around.plan, credentials, *keys)
-            hub = msgspec.structs.replace(hub, slot=hub.slot + self.generation, standby=self.standby)
+            lost = tuple(LostPeer(site.peer, site.local, site.cid) for site in self.lost)
+            hub = msgspec.structs.replace(hub, slot=hub.slot + self.generation, standby=self.standby, lost=lost)
             if not self.standby:
                 self.admit()
             self.configured = self.send(hub, *fds)

@@ -24,6 +24,7 @@ from mpq_supervisor.zygote import Process
 from mpq_worker.contract import (
     Drain,
     Drained,
+    ExitCode,
     FromWorker,
     Notice,
     PeerBack,
@@ -187,7 +188,8 @@ class Worker:
             self._timer = None
 
     def _fork(self) -> None:
-        self.leader = Incarnation(self.entry, self._generation, self._around, self, standby=False)
+        lost = self._last_report.sites if self.life.last_exit != ExitCode.OK else ()
+        self.leader = Incarnation(self.entry, self._generation, self._around, self, lost=lost)
         if not self.leader.order():
             self.leader = None
             # Not from inside a step: the answer to Fork is an event of its own.

@@ -202,6 +202,15 @@ class Limits(_Message, frozen=True):
     retry_from: int = 16
 
 
+class LostPeer(_Message, frozen=True):
+    """A connection of a process that has died: where its site was, where at the hub it sent to (packed), and the
+    connection ID that it sent to."""
+
+    address: tuple[str, int]
+    local: bytes
+    cid: bytes
+
+
 class ConfigureHub(_Message, frozen=True):
     """First message to a hub's worker. fds: [TUN, UDP socket of its slot]. `retry_key` is that of its port."""
 
@@ -218,6 +227,7 @@ class ConfigureHub(_Message, frozen=True):
     limits: Limits = Limits()
     orphan_exit: bool = False
     standby: bool = False  # serve the socket, but leave the TUN to another worker until `Lead`
+    lost: tuple[LostPeer, ...] = ()  # to be reset at once
 
 
 class Rebind(_Message, frozen=True):
@@ -345,6 +355,8 @@ class SiteStatus(_Message, frozen=True):
     path: PathStats
     bytes_in: int = 0
     bytes_out: int = 0
+    local: bytes = b""  # as in `LostPeer`
+    cid: bytes = b""
 
 
 class Report(_Message, frozen=True):

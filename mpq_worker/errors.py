@@ -49,6 +49,7 @@ class Refusal(StrEnum):
     SIGNATURE = "signature"  # a replayed or forged proof
     ADDRESS = "address"  # inner address of somebody else
     REVOKED = "revoked"  # was good until the configuration changed
+    TWIN = "twin"  # another host with the same certificate
     TIMEOUT = "timeout"  # no Hello in time
 
 

@@ -26,7 +26,6 @@ from mpq_worker import inner
 from mpq_worker.admission import HELLO_TIME, Accept, Admission
 from mpq_worker.budget import Budget
 from mpq_worker.contract import (
-    DRAIN_LIMIT,
     ConfigureHub,
     Notice,
     PeerMoved,
@@ -38,10 +37,12 @@ from mpq_worker.contract import (
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import DropReason, PeerFault, Refusal
 from mpq_worker.handover import Duty
+from mpq_worker.moves import Moves
 from mpq_worker.peer import Peer
-from mpq_worker.quic.header import Header, stateless_reset
+from mpq_worker.quic.header import Header
 from mpq_worker.quic.retry import RetryTokens
 from mpq_worker.quic.session import Address, Closed, SessionFactory
+from mpq_worker.resets import Resets
 from mpq_worker.routes import Prefix, RouteTable, covers, parse_prefixes
 from mpq_worker.trust import TrustAnchor, verify_hello
 from mpq_worker.wire import (
@@ -64,12 +65,10 @@ DRAIN_TIME = 1.0
 """How long a connection that a newer one of the same site replaced may still deliver."""
 MAX_OF_SITE = 8
 """Connections of one site beyond those that its addresses point to; the oldest goes before its time."""
-MOVE_TIME = 3.0
-"""Sites are sent over to a new worker within this time, one after the other, `MOVE_PAUSE` apart or less."""
-MOVE_PAUSE = 0.01
-MOVE_PATIENCE = DRAIN_LIMIT * 0.75
-"""Who has not moved by then is left behind, and finds the new worker by himself."""
-RESETS_PER_SECOND = 200
+TWIN_TIME = 0.3
+"""Who still speaks by a connection so long after another one has taken over from it is another host."""
+TWIN_PAUSE = 3600.0
+"""Seconds between two lines about a site of which there are two."""
 LINE_PAUSE = 60.0
 """Seconds between two lines about garbage, and two about silent strangers: anybody can be the cause."""
 MAX_STATUS = 256
@@ -88,7 +87,7 @@ class _Guest:
     allowed: tuple[Prefix, ...] = ()
     admitted_at: float = 0.0
     movable: bool = False
-    moved: bool = False  # nothing more comes by this connection
+    displaced: bool = False  # by a connection that did not stand by before
     refused: bool = False
 
 
@@ -114,13 +113,12 @@ class HubTunnel(Endpoint):
         self._current: dict[str, Peer] = {}  # by inner address
         self._admission = Admission(RetryTokens(config.retry_key, config.slot), config.limits)
         self._draining: deque[tuple[float, Peer]] = deque()
-        self._to_move: deque[Peer] = deque()
-        self._next_move = self._move_until = now
-        self._move_pause = MOVE_PAUSE
+        self._moves: Moves | None = None  # while MOVING
         self._refusals: Counter[str] = Counter()
-        self._resets = Budget(RESETS_PER_SECOND, RESETS_PER_SECOND)
+        self._resets = Resets(config.reset_key, config.lost, now)
         self._garbage_lines = Budget(1 / LINE_PAUSE, 1)
         self._silence_lines = Budget(1 / LINE_PAUSE, 1)
+        self._twin_lines: dict[str, Budget] = {}  # by identity
         self._tell(Ready())
 
     # ------------------------------------------------------------------ in, beyond Endpoint's
@@ -142,6 +140,8 @@ class HubTunnel(Endpoint):
                 path=peer.stats(),
                 bytes_in=peer.bytes_in,
                 bytes_out=peer.bytes_out,
+                local=peer.session.address[2],
+                cid=peer.session.cid,
             )
             for peer, guest in self._guests.items()
             if guest.site is not None and self._is_current(peer)
@@ -162,7 +162,9 @@ class HubTunnel(Endpoint):
             return self._accept(header, data, addr, now)
         self.drop(DropReason.UNKNOWN_CONNECTION)
         if not header.is_long:
-            self._reset(header.destination_cid, len(data), addr, now)
+            answer = self._resets.answer(header.destination_cid, len(data), now)
+            if answer is not None:
+                self._datagrams.append((answer, addr))
         return None
 
     def _accept(self, header: Header, data: bytes, addr: Address, now: float) -> Peer | None:
@@ -185,12 +187,6 @@ class HubTunnel(Endpoint):
         self._add(peer)
         self._settle(peer, now)
         return None
-
-    def _reset(self, cid: bytes, received: int, addr: Address, now: float) -> None:
-        """Tell a peer at once that its connection is gone, within a budget (RFC 9000 section 10.3)."""
-        answer = stateless_reset(self._config.reset_key, cid, received)
-        if answer is not None and self._resets.take(now):
-            self._datagrams.append((answer, addr))
 
     def _on_packet(self, where: inner.Addresses, now: float) -> Peer | None:
         peer = self._routes.lookup(where.destination)
@@ -216,11 +212,9 @@ class HubTunnel(Endpoint):
                 if peer.standby:
                     self._take_over(peer, now, in_order=True)
             case Moved() if guest.site is not None:
-                guest.moved = True
                 if self._duty is not Duty.LEADING:
                     self._tell(PeerMoved(guest.inner))
-                if self._duty is Duty.MOVING:
-                    self._send_over(now)
+                self._has_moved(peer, now)
             case _:
                 raise PeerFault(Refusal.MALFORMED, f"{type(message).__name__} was not expected")
 
@@ -250,8 +244,8 @@ class HubTunnel(Endpoint):
         if not peer.standby:
             self._take_over(peer, now, in_order=False)
         peer.held = self._duty is Duty.STANDBY and guest.movable
-        if self._duty is Duty.MOVING:
-            self._to_move.append(peer)
+        if self._moves is not None and guest.movable:
+            self._moves.add(peer)
         peer.session.send_control(encode_control(Welcome(VERSION, self._config.inner, FEATURES)))
         self._tell(Notice("site", f"{site.name} connected from {_text(guest.addr)}"))
 
@@ -268,6 +262,7 @@ class HubTunnel(Endpoint):
         for old in before:
             if not self._is_current(old):
                 self._draining.append((now + DRAIN_TIME, old))
+                self._guests[old].displaced = not in_order
                 if in_order:
                     old.hand_over(peer)
                     self._dirty[old] = None
@@ -304,8 +299,7 @@ class HubTunnel(Endpoint):
         self._withdraw(peer, now)
         self._admission.end(peer)
         del self._guests[peer]
-        if self._duty is Duty.MOVING:
-            self._send_over(now)
+        self._has_moved(peer, now)
 
     def _withdraw(self, peer: Peer, now: float) -> None:
         """The entries of a connection die with it; they go over to one on standby, or the prefixes alone to another
@@ -354,20 +348,23 @@ class HubTunnel(Endpoint):
     # ------------------------------------------------------------------ a planned restart
 
     def _begin_drain(self, now: float) -> None:
-        self._to_move.extend(peer for peer, guest in self._guests.items() if guest.site is not None)
-        self._move_pause = min(MOVE_PAUSE, MOVE_TIME / max(1, len(self._to_move)))
-        self._next_move, self._move_until = now, now + MOVE_PATIENCE
+        self._moves = Moves((p for p, guest in self._guests.items() if guest.site is not None and guest.movable), now)
 
-    def _send_over(self, now: float) -> None:
-        """MOVING: tell who is due; it ends when all have moved that can, or patience does."""
-        while self._to_move and now >= self._next_move:
-            peer = self._to_move.popleft()
-            self._next_move += self._move_pause
-            if peer in self._peers and self._guests[peer].movable:
+    def _begin_lead(self, now: float) -> None:
+        self._moves = None
+
+    def _has_moved(self, peer: Peer, now: float) -> None:
+        if self._moves is not None:
+            self._moves.expected.discard(peer)
+            self._send_over(self._moves, now)
+
+    def _send_over(self, moves: Moves, now: float) -> None:
+        for peer in moves.due(now):
+            if peer in self._peers:
                 peer.session.send_control(encode_control(Move()))
                 self._dirty[peer] = None
-        waiting = self._to_move or any(g.movable and g.site and not g.moved for g in self._guests.values())
-        if not waiting or now >= self._move_until:
+        if moves.over(now):
+            self._moves = None
             self._stop_reading(now)
 
     def _peer_of(self, inner: tuple[str, ...]) -> Peer | None:
@@ -376,8 +373,9 @@ class HubTunnel(Endpoint):
     # ------------------------------------------------------------------ timers
 
     def _tick(self, now: float) -> None:
-        if self._duty is Duty.MOVING:
-            self._send_over(now)
+        if self._moves is not None:
+            self._send_over(self._moves, now)
+        self._datagrams += self._resets.due(now)
         for peer in self._admission.overdue(now):
             self._admission.end(peer)
             self._refuse(peer, Refusal.TIMEOUT, f"no Hello within {HELLO_TIME:.0f} s", now)
@@ -385,14 +383,26 @@ class HubTunnel(Endpoint):
                 self._remove(peer)
                 del self._guests[peer]
         while self._draining and self._draining[0][0] <= now:
-            _, peer = self._draining.popleft()
+            until, peer = self._draining.popleft()
             if peer in self._peers:
-                peer.session.close()
+                guest = self._guests[peer]
+                twin = guest.displaced and guest.site is not None and peer.heard > until - DRAIN_TIME + TWIN_TIME
+                peer.session.close(self._on_twin(guest.site, peer, now) if twin and guest.site else "")
                 self._dirty[peer] = None
 
+    def _on_twin(self, site: SiteEntry, peer: Peer, now: float) -> str:
+        """Two hosts have one certificate: each takes over from the other. Say so, and have this one wait longer."""
+        self._refusals[Refusal.TWIN] += 1
+        others = sorted({_text(p.session.address) for p in self._current.values() if self._guests[p].site == site})
+        text = f"{site.name} is connected from {', '.join(others)} too: two hosts with one certificate"
+        if self._twin_lines.setdefault(site.identity, Budget(1 / TWIN_PAUSE, 1)).take(now):
+            self._tell(Notice("twin", f"{_text(peer.session.address)}: {text}", "warning"))
+        return f"{Refusal.TWIN}: {text}"
+
     def _next_tick(self) -> float | None:
-        moving = (self._next_move if self._to_move else self._move_until) if self._duty is Duty.MOVING else None
-        times = (self._draining[0][0] if self._draining else None, self._admission.deadline(), moving)
+        draining = self._draining[0][0] if self._draining else None
+        moving = self._moves.deadline() if self._moves is not None else None
+        times = (draining, self._admission.deadline(), moving, self._resets.deadline())
         return min((time for time in times if time is not None), default=None)
 
 

@@ -28,9 +28,10 @@ from mpq_worker.contract import (
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import HostFault
 from mpq_worker.hub import HubTunnel
+from mpq_worker.quic.session import Address
 from mpq_worker.tunnel import SiteTunnel
 
-_HUB, _SITE = ("192.0.2.1", 1), ("192.0.2.2", 2)
+_HUB, _SITE = ("192.0.2.1", 1), ("192.0.2.2", 2, b"")
 _NAME, _IDENTITY = "hub.invalid", "mpq://site/rehearsal"
 _INNER = ("192.0.2.3", "2001:db8::3")
 _TICK = 0.005
@@ -84,9 +85,7 @@ def rehearse(wall_time: float) -> None:
         raise HostFault("the rehearsal of a connection failed: this host's libraries do not do what mpq needs")
 
 
-def _exchange(
-    core: Endpoint, peer: Endpoint, source: tuple[str, int], key: ec.EllipticCurvePrivateKey, now: float
-) -> bool:
+def _exchange(core: Endpoint, peer: Endpoint, source: Address, key: ec.EllipticCurvePrivateKey, now: float) -> bool:
     """Carry what `core` has to say; True if it is a site that became Ready."""
     for data, _ in core.poll_transmit(now):
         peer.handle_udp(data, source, now)

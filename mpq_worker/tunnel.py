@@ -49,7 +49,8 @@ ATTEMPT_TIME = (2.0, 8.0)
 """How long the first attempt to connect may take before the next begins with a fresh Initial, and the longest: on a
 starved host a handshake may need more than the first, and must not be begun again for ever."""
 REFUSED_BACKOFF = (1.0, 60.0)
-"""First and longest pause after the hub refused us; only a person can mend that."""
+"""First and longest pause after the hub refused us; only a person can mend that. A connection that has lasted longer
+than the longest makes the next pause the first one again."""
 HOLD_TIME = 1.0
 """How long packets wait in the TUN for a connection; later they are read and dropped, so that none is stale."""
 QUEUE_LOW = 32_768
@@ -161,7 +162,7 @@ class SiteTunnel(Endpoint):
     def _on_message(self, peer: Peer, message: Control, now: float) -> None:
         match message:
             case Welcome(features=features):
-                self._refused_pause, self._attempt_time = REFUSED_BACKOFF[0], ATTEMPT_TIME[0]
+                self._attempt_time = ATTEMPT_TIME[0]
                 self._reconnects += self._ready and not self._moving
                 self._welcomed = peer
                 peer.held = peer.standby and MOVE in features
@@ -191,6 +192,8 @@ class SiteTunnel(Endpoint):
             return
         if self._duty.leaves:
             return
+        if now - peer.since > REFUSED_BACKOFF[1]:
+            self._refused_pause = REFUSED_BACKOFF[0]
         if event.refused or event.clock or not (was_active and peer is self._welcomed):
             self._attempt_at = now + self._refused_pause
             self._refused_pause = min(2 * self._refused_pause, REFUSED_BACKOFF[1])

@@ -298,6 +298,11 @@ class Session:
         return self._connection.host_cid_list()
 
     @property
+    def cid(self) -> bytes:
+        """Our connection ID that the peer's last packets went to."""
+        return self._connection.host_cid
+
+    @property
     def started(self) -> bool:
         """Whether the peer has sent one packet that opens; a hub forgets what never did."""
         return self._connection._remote_initial_source_connection_id is not None

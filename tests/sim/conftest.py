@@ -13,6 +13,7 @@ from mpq_worker.contract import (
     ConfigureSite,
     Credentials,
     Limits,
+    LostPeer,
     SiteEntry,
     Timing,
     TrafficClass,
@@ -46,9 +47,17 @@ class World:
     def entry(self, name: str, *inner: str, prefixes: tuple[str, ...] = ()) -> None:
         self.entries += (SiteEntry(name, f"mpq://site/{name}", inner, prefixes),)
 
-    def add_hub(self, address: tuple[str, int] = HUB_ADDRESS, *, generation: int = 0, standby: bool = False) -> Node:
+    def add_hub(
+        self,
+        address: tuple[str, int] = HUB_ADDRESS,
+        *,
+        generation: int = 0,
+        standby: bool = False,
+        lost: tuple[LostPeer, ...] = (),
+    ) -> Node:
         config = ConfigureHub(
             name="mt5.bulk",
+            lost=lost,
             slot=slot_of(TrafficClass.BULK, generation),
             standby=standby,
             inner=(HUB_INNER,),

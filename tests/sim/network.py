@@ -203,5 +203,6 @@ class Network:
 
     def _receive(self, node: Node, data: bytes, source: tuple[str, int]) -> None:
         if node.alive:
-            node.core.handle_udp(data, source, self.now)
+            contacted = (b"",) if isinstance(node.core, HubTunnel) else ()  # a hub's socket tells the address as well
+            node.core.handle_udp(data, (*source, *contacted), self.now)
             self.flush(node)

@@ -349,7 +349,7 @@ def test_copies_that_arrive_first_from_elsewhere_divert_nothing(world: World) ->
     world.net.run(4.0)
     assert numbers(site) == list(range(300))
     assert numbers(hub) == list(range(300))
-    assert peer_of(hub).session.address == site.addr
+    assert peer_of(hub).session.address[:2] == site.addr
     assert 0 < hub.bytes_to[SPOOFED] < 0.5 * received  # it was asked whether it is there, and no more
 
 
@@ -369,7 +369,7 @@ def test_a_handshake_does_not_move(world: World) -> None:
     steal(world, site, hub, 0.005, spoof)
     world.net.run(0.5)
     assert Ready() in site.messages
-    assert peer_of(hub).session.address == site.addr
+    assert peer_of(hub).session.address[:2] == site.addr
     assert drops(world, hub)[DropReason.PATH] >= 1
 
 
@@ -390,7 +390,7 @@ def test_a_rebinding_is_followed_when_it_has_answered(world: World, busy: bool) 
         talk(world, site, SITE_INNER, HUB_INNER, 100)
     talk(world, hub, HUB_INNER, SITE_INNER, 100)
     world.net.run(2.0)
-    assert peer_of(hub).session.address == site.addr != old
+    assert peer_of(hub).session.address[:2] == site.addr != old
     assert hub.core.report(world.net.now).refusals == {}
     lost = 100 - len(site.delivered)
     outage = lost * 0.01
@@ -406,7 +406,7 @@ def test_challenges_that_are_lost_are_sent_again(world: World) -> None:
     world.net.run(0.3)
     hub.uplink.loss = 0.0
     world.net.run(1.0)
-    assert peer_of(hub).session.address == site.addr
+    assert peer_of(hub).session.address[:2] == site.addr
     assert site.core.report(world.net.now).reconnects == 0
 
 
@@ -417,7 +417,7 @@ def test_many_rebindings_do_not_use_up_the_connection_ids(world: World) -> None:
         rebind(world, site, port)
         talk(world, site, SITE_INNER, HUB_INNER, 40)
         world.net.run(0.5)
-        assert peer_of(hub).session.address == site.addr
+        assert peer_of(hub).session.address[:2] == site.addr
     assert site.core.report(world.net.now).reconnects == 0
 
 
@@ -429,5 +429,5 @@ def test_a_forged_path_response_proves_nothing(world: World) -> None:
         data = forge(peer_of(site).session, b"\x1b" + answer.to_bytes(8, "big") + b"\x01")
         hub.core.handle_udp(data, SPOOFED, world.net.now)
         world.net.flush(hub)
-    assert peer_of(hub).session.address == site.addr
+    assert peer_of(hub).session.address[:2] == site.addr
     assert hub.bytes_to[SPOOFED] <= 3 * 50 * 40

@@ -169,6 +169,7 @@ class SiteTunnel(Endpoint):
                 self._activate(peer, now)
                 if self._duty is Duty.LEADING:
                     self._take(peer)
+                self._become_ready(peer)
             case Move() if peer is self._active and self._duty is Duty.LEADING:
                 self._moving, self._attempt_at = True, now
             case Moved() if self._duty.leaves:
@@ -210,10 +211,8 @@ class SiteTunnel(Endpoint):
     def _on_probe_reply(self, peer: Peer, now: float) -> None:
         assert peer.probes.rtt is not None
         self._rtts.add(peer.probes.rtt)
-        if peer is self._welcomed and not self._ready:
-            self._ready = True
-            self._said = None
-            self._tell(Ready())
+        if not self._ready:
+            self._become_ready(peer)
         elif peer is self._active is self._welcomed and self._silent:
             self._recover(now)
 
@@ -289,6 +288,13 @@ class SiteTunnel(Endpoint):
         return self._active
 
     # ------------------------------------------------------------------ connections
+
+    def _become_ready(self, peer: Peer) -> None:
+        """Once, when a connection has had both its Welcome and the answer to a probe, in whichever order."""
+        if not self._ready and peer is self._welcomed and peer.probes.rtt is not None:
+            self._ready = True
+            self._said = None
+            self._tell(Ready())
 
     def _connect(self, now: float) -> None:
         """Begin an attempt beside whatever there is."""

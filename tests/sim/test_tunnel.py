@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpq_worker.contract import Notice, PeerBack, PeerSilent, Ready, Timing, Transport
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from mpq_worker.contract import Notice, PeerBack, PeerSilent, Ready, SignRequest, Timing, Transport
 from mpq_worker.errors import DropReason
 from mpq_worker.tunnel import SiteTunnel
 from tests.sim.conftest import HUB_INNER, World
@@ -41,6 +44,24 @@ def test_connects_in_two_round_trips(world: World) -> None:
     world.net.run(0.02)
     assert numbers(hub) == [7]
     assert world.net.now - start < 0.13
+
+
+def test_is_ready_also_when_the_answer_to_its_probe_comes_before_the_welcome(world: World) -> None:
+    """A hub that reads Hello and probe in one wake-up answers in one packet, in which DATAGRAM frames stand first."""
+    world.net.flush = lambda node: None  # type: ignore[method-assign]
+    hub, site = world.add_hub(), world.add_site()
+    now = world.net.now
+    for _ in range(50):
+        now += 0.001
+        for node, other in ((site, hub), (hub, site)):
+            node.core.handle_timer(now)
+            for data, _ in node.core.poll_transmit(now):
+                other.core.handle_udp(data, node.addr, now)
+            while (message := node.core.poll_message()) is not None:
+                node.messages.append(message)
+                if isinstance(message, SignRequest):
+                    node.core.handle_signature(message.seq, node.key.sign(message.data, ECDSA(SHA256())), now)
+    assert Ready() in site.messages
 
 
 def test_carries_both_ways_without_loss(world: World) -> None:

@@ -1,6 +1,6 @@
 """`make bench`: mpq measured beside other tunnels, and as it grows; writes build/bench.json and build/bench.png.
 
-    python -m tools.bench [--runs N] [ladder …]      all of them without an argument
+    python -m tools.bench [--runs N] [ladder|growth|crowd …]      all of them without an argument
 
 Both ends, all contenders, generators and receivers share the machine: ratios within one run and CPU seconds per Gbit
 are what can be compared with another machine's.
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.bench.crowd import crowd
+from tools.bench.growth import growth
 from tools.bench.ladder import CONTENDERS, ladder
 from tools.bench.plot import draw
 from tools.results import Results
@@ -21,7 +23,7 @@ OUTPUT = Path("build/bench.json")
 PICTURE = OUTPUT.with_suffix(".png")
 RUNS = 5
 
-EXPERIMENTS: dict[str, Callable[[Results, int], None]] = {"ladder": ladder}
+EXPERIMENTS: dict[str, Callable[[Results, int], None]] = {"ladder": ladder, "growth": growth, "crowd": crowd}
 
 
 def main(arguments: list[str]) -> int:

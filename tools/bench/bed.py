@@ -55,9 +55,9 @@ class Contender(Stage, ABC):
         times = [psutil.Process(pid).cpu_times() for pid in self.pids(side)]
         return float(sum(time.user + time.system for time in times))
 
-    def pss(self, side: Side) -> float:
-        """Proportional set size of these processes, in MB."""
-        return float(sum(psutil.Process(pid).memory_full_info().pss for pid in self.pids(side)) / 1e6)
+    def pss(self, side: Side) -> list[float]:
+        """Proportional set size of each of these processes, in MB."""
+        return [psutil.Process(pid).memory_full_info().pss / 1e6 for pid in self.pids(side)]
 
     def launch(self, side: Side, argv: list[str], **popen: Any) -> subprocess.Popen[str]:
         """Start a program whose standard output `until_said` can read."""

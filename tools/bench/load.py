@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tools.bench.bed import BUILD, Contender
+from tools.bench.bed import BUILD, SIDES, Contender
 
 LOSS_FREE = 0.001
 """The share of packets that a rate may lose and still count as free of loss: other work on the machine costs some."""
@@ -26,12 +26,16 @@ class Arrived(NamedTuple):
     received: float
 
 
-def send(contender: Contender, size: int, rate: float) -> Arrived:
-    """UDP payloads of `size` bytes from the site to the hub, `rate` a second (0: as fast as it goes)."""
-    receiver = contender.launch("hub", [_LOAD, "receive", str(_PORT)], stdin=subprocess.PIPE)
+def send(
+    contender: Contender, size: int, rate: float, seconds: float = TRIAL_SECONDS, *, down: bool = False
+) -> Arrived:
+    """UDP payloads of `size` bytes from the site to the hub or back, `rate` a second (0: as fast as it goes)."""
+    here, there = ("hub", "site") if down else SIDES
+    receiver = contender.launch(there, [_LOAD, "receive", str(_PORT)], stdin=subprocess.PIPE)
     contender.until_said(receiver, "ready")
-    order = [contender.device, contender.far, _PORT, size, rate, TRIAL_SECONDS]
-    sender = contender.launch("site", [_LOAD, "send", *map(str, order)])
+    device, target = ("", contender.near) if down else (contender.device, contender.far)
+    order = [device, target, _PORT, size, rate, seconds]
+    sender = contender.launch(here, [_LOAD, "send", *map(str, order)])
     sent: dict[str, float] = msgspec.json.decode(sender.communicate()[0])
     received: dict[str, float] = msgspec.json.decode(receiver.communicate()[0])
     offered = sent["sent"] + sent["refused"]

@@ -33,7 +33,7 @@ def one_stream(contender: Contender) -> Sample:
     mbit = _tcp(contender, 1, reverse=False)
     gbit = mbit * TCP_SECONDS / 1000
     costs = {f"tcp.cpu.{who}": (time - before[who]) / gbit for who, time in _cpu(contender).items()}
-    memory = {f"memory.busy.{end}": contender.pss(side) for end, side in _ends(contender).items()}
+    memory = {f"memory.busy.{end}": sum(contender.pss(side)) for end, side in _ends(contender).items()}
     return {"tcp.one_stream": mbit, **costs, **memory}
 
 

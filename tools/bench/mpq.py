@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,14 @@ _HUB_SITE = """
 name = "{name}"
 number = {number}
 """
+_CROWD = """
+[limits]
+connections = 4096
+first_packets = 1000
+strangers = 100000
+"""
+"""For many sites behind one address."""
+GUEST = "g"
 
 
 class Tunnel(NamedTuple):
@@ -56,8 +65,8 @@ class Tunnel(NamedTuple):
 
 
 class Mpq(Contender):
-    """`wans` times `classes` tunnels; measured as a contender, it is the first. The hub knows `guests` more sites,
-    whose certificates are in `directory/pki`, for a simulator to use."""
+    """`wans` times `classes` tunnels; measured as a contender, it is the first of them. Beside its one site the hub
+    knows `guests`: g1, g2, … with these numbers. `up_after` is how many seconds the site took to have all UP."""
 
     label = "tunnel"
 
@@ -66,23 +75,28 @@ class Mpq(Contender):
         prefix: str,
         wans: int = 1,
         classes: tuple[TrafficClass, ...] = (TrafficClass.DEFAULT,),
-        guests: tuple[str, ...] = (),
+        guests: int = 0,
     ) -> None:
         super().__init__(prefix, wans)
         self.pki = self.directory / "pki"
+        self.tunnels: list[Tunnel] = []
+        self.up_after = 0.0
         self._classes = classes
         self._guests = guests
-        self.tunnels: list[Tunnel] = []
         self._pids: dict[Side, dict[str, int]] = {"site": {}, "hub": {}}
 
     def raise_tunnel(self) -> None:
         issue(self.pki)
         site = self._write("site", SITE_NAME, 47000, _SITE + "".join(_WAN.format(wan=k) for k in self.wans))
         listeners = [_LISTENER.format(wan=k, port=45009 + k, subnet=199 + k, i=k - 1) for k in self.wans]
-        sites = [_HUB_SITE.format(name=name, number=i) for i, name in enumerate((SITE_NAME, *self._guests))]
-        self.start("hub", self._write("hub", HUB_NAME, 47100, "".join(listeners + sites)))
+        names = [SITE_NAME, *(f"{GUEST}{number}" for number in range(1, self._guests + 1))]
+        sites = [_HUB_SITE.format(name=name, number=number) for number, name in enumerate(names)]
+        crowd = [_CROWD] if self._guests else []
+        self.start("hub", self._write("hub", HUB_NAME, 47100, "".join([*listeners, *crowd, *sites])))
+        begin = time.monotonic()
         self.start("site", site)
         self.wait_up()
+        self.up_after = time.monotonic() - begin
         for plan in make_plan(load(site)).tunnels:
             assert plan.traffic_class is not None
             workers: dict[Side, str] = {

@@ -23,7 +23,7 @@ from mpq_supervisor import pki
 from mpq_supervisor.arithmetic import host, inner_number
 from mpq_supervisor.signer import Signer
 from mpq_worker import contract
-from mpq_worker.contract import ConfigureSite, Credentials, SignRequest, Timing, TrafficClass, slot_of
+from mpq_worker.contract import ConfigureSite, Credentials, SignRequest, Timing, TrafficClass, door_of
 from mpq_worker.tunnel import SiteTunnel
 from tools.sockets import Via, open_datagram
 
@@ -74,7 +74,7 @@ class LightSite:
             traffic_class=order.traffic_class,
             hub_name=order.hub_name,
             hub_address=(order.hub, order.port),
-            slot=slot_of(order.traffic_class),
+            door=door_of(order.traffic_class),
             inner=(host(ip_network(order.inner), inner_number(number, order.traffic_class)),),
             credentials=Credentials(authority.certificate_pem.decode(), credential.certificate_pem.decode()),
             timing=Timing(probe_interval=order.probe_interval, peer_timeout=order.peer_timeout),

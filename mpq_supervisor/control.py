@@ -15,9 +15,7 @@ import pwd
 import socket
 import struct
 from collections.abc import Callable
-from enum import IntEnum
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -26,57 +24,21 @@ from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.lifecycle import State
 from mpq_supervisor.plan import HostPlan, UnknownName, select
-from mpq_supervisor.status import HostStatus
+from mpq_supervisor.requests import (
+    MAX_REQUEST,
+    MAX_WAIT,
+    PORTAL_VERBS,
+    SOCKET_NAME,
+    Code,
+    Request,
+    Response,
+    decode_request,
+)
 
-SOCKET_NAME = "ctl.sock"
-MAX_REQUEST = 65_536
 MAX_CLIENTS = 16
 IO_TIMEOUT = 5.0
-MAX_WAIT = 120.0
 
 log = logging.getLogger(__name__)
-
-
-class Code(IntEnum):
-    """How a request ended; also the exit code of `ctl`."""
-
-    OK = 0
-    FAILED = 1  # understood, but the answer is no: not UP, not in time, a configuration that cannot be used
-    USAGE = 2
-    UNKNOWN = 3  # no such name
-    UNREACHABLE = 4
-    REFUSED = 5
-
-
-Verb = Literal["status", "start", "stop", "restart", "reload"]
-PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart"})
-"""What the portal may ask for, whoever asks it."""
-
-
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`names` as `plan.select` takes them, none meaning all; `wait` is how many seconds to wait for UP; `by` is
-    for the log: whom the portal asks for."""
-
-    command: Verb
-    names: tuple[str, ...] = ()
-    wait: float = 0.0
-    by: str = ""
-
-
-class Response(msgspec.Struct, frozen=True):
-    """`lines` are for people, `status` (restricted to the names) for everything else."""
-
-    code: Code
-    lines: tuple[str, ...] = ()
-    status: HostStatus | None = None
-
-
-def decode_request(line: bytes) -> Request | Response:
-    """What a client wants, or the answer to what is no request."""
-    try:
-        return msgspec.json.decode(line, type=Request)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return Response(Code.USAGE, (f"not a request: {error}",))
 
 
 Reload = Callable[[], list[str]]
@@ -149,10 +111,9 @@ class Control:
             writer.close()
 
     async def _respond_to_portal(self, line: bytes) -> Response:
-        try:
-            request = msgspec.json.decode(line, type=Request)
-        except msgspec.MsgspecError as error:
-            return Response(Code.USAGE, (f"not a request: {error}",))
+        request = decode_request(line)
+        if isinstance(request, Response):
+            return request
         if request.command not in PORTAL_VERBS:
             return Response(Code.REFUSED, (f"{request.command} is not for the portal",))
         self._log(f"portal for {request.by}", request)

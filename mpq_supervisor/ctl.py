@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from mpq_supervisor.control import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
 from mpq_supervisor.lifecycle import State
+from mpq_supervisor.requests import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
 from mpq_supervisor.table import host_table, worker_page
 
 _DEFAULT_WAIT = 15.0

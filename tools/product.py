@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mpq_supervisor import ctl
-from mpq_supervisor.control import SOCKET_NAME, Request, Response, Verb
+from mpq_supervisor.requests import SOCKET_NAME, Request, Response, Verb
 
 Side = Literal["site", "hub"]
 _STOP_SECONDS = 10

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mpq_supervisor.control import Code, Response, Verb
+from mpq_supervisor.requests import Code, Response, Verb
 from tools import namespaces
 from tools.capture import Capture
 from tools.product import Product

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import select
+import socket
 import ssl
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> int:
     """Returns the exit code: 0 when the supervisor ended it, 78 for a setup, 77 for a uid that cannot be had."""
     logs.set_up()
     feed = Channel[Message].from_fd(int(argv[0]), Message)
+    orders = socket.socket(fileno=int(argv[1]))
     try:
         setup = _read_setup(feed)
         privileges.own_group(setup.uid)
@@ -46,7 +48,7 @@ def main(argv: list[str]) -> int:
     from mpq_supervisor.portal.service import Service
 
     try:
-        uvloop.run(Service(setup, feed, tls).run())
+        uvloop.run(Service(setup, feed, orders, tls).run())
     except OSError as error:  # an address that is taken, or not there yet
         log.error("portal: %s", error)
         return ExitCode.UNAVAILABLE

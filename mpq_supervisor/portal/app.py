@@ -1,85 +1,96 @@
-"""The portal's web application: what it serves, to whom, and what every answer has in common."""
+"""The portal's web application: what it serves where, and what every answer has in common."""
 
 from __future__ import annotations
 
-import logging
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from litestar import Litestar, Request, Response, get
-from litestar.connection import ASGIConnection
+from litestar import Litestar, Request, Response, Router, get
 from litestar.datastructures import State as AppState
-from litestar.exceptions import NotAuthorizedException, PermissionDeniedException, TooManyRequestsException
-from litestar.handlers import BaseRouteHandler
+from litestar.enums import HttpMethod, ScopeType
 from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from mpq_supervisor import __version__
-from mpq_supervisor.portal.auth import Denied, Gate, Role
-from mpq_supervisor.portal.exposition import Exposition
-from mpq_supervisor.portal.state import State
+from mpq_supervisor.portal.api import past, stream, system, tunnels
+from mpq_supervisor.portal.guard import guard
+from mpq_supervisor.portal.parts import Parts, parts_of
 
 MAX_BODY = 512 * 1024
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the handlers work with."""
-
-    state: State
-    gate: Gate
-    exposition: Exposition
+_OVERRIDE = b"x-http-method-override"
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+)
 
 
-def make_app(parts: Parts) -> Litestar:
+def make_app(parts: Parts) -> ASGIApp:
     """Serves `parts`."""
-    return Litestar(
-        route_handlers=[metrics],
-        guards=[guard],
+    api = Router(
+        "/api/v1",
+        route_handlers=[
+            system.health,
+            system.info,
+            system.metrics,
+            system.validate,
+            tunnels.tunnels,
+            tunnels.tunnel,
+            tunnels.tunnel_metrics,
+            tunnels.logs,
+            tunnels.start,
+            tunnels.stop,
+            tunnels.restart,
+            past.history,
+            past.events,
+            past.kpi,
+            stream.stream,
+        ],
+    )
+    app = Litestar(
+        route_handlers=[api, metrics],
         state=AppState({"parts": parts}),
         request_max_body_size=MAX_BODY,
-        openapi_config=OpenAPIConfig(title="mpq", version=__version__),
-        after_request=harden,
+        openapi_config=OpenAPIConfig(
+            title="mpq",
+            version=__version__,
+            description="Tunnels of one host: how they are, how they were, and orders to them.",
+            path="/api/v1/docs",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
+        ),
         logging_config=None,
     )
+    return _front(app)
 
 
-def parts_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Parts:
-    """Of the application that a request came to."""
-    parts: Parts = connection.app.state.parts
-    return parts
-
-
-def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Lets in who has the role that the handler's `role` asks for (a viewer's by default); None: everybody."""
-    needed: Role | None = handler.opt.get("role", Role.VIEWER)
-    if needed is None:
-        return
-    client = connection.client.host if connection.client else ""
-    authorization = connection.headers.get("authorization", "")
-    try:
-        who = parts_of(connection).gate.admit(authorization, client, time.monotonic(), datetime.now(UTC).date())
-    except Denied as denied:
-        if denied.locked:
-            raise TooManyRequestsException(str(denied), headers={"Retry-After": f"{denied.locked:.0f}"}) from denied
-        raise NotAuthorizedException(str(denied), headers={"WWW-Authenticate": "Bearer"}) from denied
-    if who.role < needed:
-        raise PermissionDeniedException(f"{who.name} is {who.role.name.lower()}, not {needed.name.lower()}")
-    connection.state.who = who
-
-
-async def harden(response: Response[Any]) -> Response[Any]:
-    """What a browser must know of every answer."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
-
-
-@get("/metrics", include_in_schema=False)
+@get("/metrics", include_in_schema=False, guards=[guard])
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """For Prometheus."""
     page, content_type = parts_of(request).exposition.render(request.headers.get("accept", ""))
     return Response(page, media_type=content_type)
+
+
+def _front(app: ASGIApp) -> ASGIApp:
+    """What is done to every request and answer, refusals included.
+
+    POST with X-HTTP-Method-Override: PATCH is one, for clients that know no PATCH; no other method can be had so.
+    """
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "POST":
+            values = [value.upper() for name, value in scope["headers"] if name == _OVERRIDE]
+            if values == [b"PATCH"]:
+                scope["method"] = HttpMethod.PATCH
+
+        async def harden(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await app(scope, receive, harden)
+
+    return front

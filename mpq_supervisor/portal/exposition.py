@@ -18,7 +18,6 @@ from prometheus_client.registry import Collector
 from mpq_supervisor import __version__
 from mpq_supervisor.portal.metrics import SCOPES, Buckets, Row, Scope, labels_of
 from mpq_supervisor.portal.state import State
-from mpq_worker.contract import RTT_BOUNDS
 
 
 class Exposition(Collector):
@@ -67,10 +66,5 @@ def _histogram(row: Row, labels: tuple[str, ...], things: list[tuple[tuple[str, 
     for values, thing in things:
         value = row.value(thing)
         if isinstance(value, Buckets):
-            bounds, total = [*map(str, RTT_BOUNDS), "+Inf"], 0
-            buckets: list[tuple[str, float]] = []
-            for bound, count in zip(bounds, value.counts, strict=True):
-                total += count
-                buckets.append((bound, total))
-            family.add_metric(values, buckets, value.sum)
+            family.add_metric(values, list(value.cumulative()), value.sum)
     return family

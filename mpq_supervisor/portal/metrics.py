@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
 from mpq_supervisor.lifecycle import State as Life
@@ -23,6 +24,10 @@ class Buckets:
 
     counts: tuple[int, ...]
     sum: float
+
+    def cumulative(self) -> Iterator[tuple[str, int]]:
+        """Each upper bound, and how many were not above it."""
+        return zip([*map(str, RTT_BOUNDS), "+Inf"], accumulate(self.counts), strict=True)
 
 
 Value: TypeAlias = float | Mapping[str, float] | Buckets | None
@@ -217,3 +222,21 @@ def labels_of(scope: Scope, row: Row) -> tuple[str, ...]:
     if row.kind == "info":
         return ("version", "role", "host")
     return (*scope.labels, row.label) if row.label else scope.labels
+
+
+def samples(state: State) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Every value there is: the metric's name, its labels, the value."""
+    for scope in SCOPES:
+        for values, thing in scope.things(state):
+            labels = dict(zip(scope.labels, values, strict=True))
+            for row in scope.rows:
+                value = row.value(thing)
+                if isinstance(value, Buckets):
+                    yield f"{row.name}_sum", labels, value.sum
+                    for bound, count in value.cumulative():
+                        yield f"{row.name}_bucket", {**labels, "le": bound}, count
+                elif isinstance(value, float | int):
+                    yield row.name, labels, value
+                elif value is not None:
+                    for own, number in value.items():
+                        yield row.name, {**labels, row.label: own}, number

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import uvicorn
 
-from mpq_supervisor.portal.app import Parts, make_app
+from mpq_supervisor.portal.app import make_app
 from mpq_supervisor.portal.auth import Gate
 from mpq_supervisor.portal.exposition import Exposition
+from mpq_supervisor.portal.history.query import History
 from mpq_supervisor.portal.history.recorder import Recorder
-from mpq_supervisor.portal.history.samples import Batch, Event, Sampler, event_of
+from mpq_supervisor.portal.history.samples import Batch, Sampler, event_of
+from mpq_supervisor.portal.journal import Journal
 from mpq_supervisor.portal.messages import Line, Message, Setup
+from mpq_supervisor.portal.orders import Orders
+from mpq_supervisor.portal.parts import Parts
 from mpq_supervisor.portal.state import State
 from mpq_worker.channel import Channel, ChannelClosed
 
@@ -27,14 +31,25 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """One portal. `tls` is None for plain HTTP."""
+    """One portal. `tls` is None for plain HTTP, `orders` the socket that the supervisor takes orders by."""
 
-    def __init__(self, setup: Setup, feed: Channel[Message], tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, setup: Setup, feed: Channel[Message], orders: socket.socket, tls: ssl.SSLContext | None
+    ) -> None:
         self._feed = feed
         self._state = State(setup)
-        parts = Parts(self._state, Gate(setup.tokens), Exposition(self._state))
+        self._sampler = Sampler()
+        self._recorder = Recorder(Path(setup.directory), setup.history_mb)
+        self._parts = Parts(
+            state=self._state,
+            gate=Gate(setup.tokens),
+            exposition=Exposition(self._state),
+            history=History(Path(setup.directory)),
+            journal=Journal(),
+            orders=Orders(orders),
+        )
         config = uvicorn.Config(
-            make_app(parts),
+            make_app(self._parts),
             lifespan="off",
             log_config=None,
             log_level=logging.WARNING,
@@ -43,20 +58,17 @@ class Service:
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
-        self._sampler = Sampler()
-        self._recorder = Recorder(Path(setup.directory), setup.history_mb)
-        self._events: list[Event] = []
         config.load()
         config.ssl = tls
         self._server = uvicorn.Server(config)
-        self._listen = setup.listen
 
     async def run(self) -> None:
         """Until the supervisor ends the feed, or SIGTERM. Raises OSError when an address cannot be had."""
-        sockets = [_listener(*address) for address in self._listen]
+        listen = self._state.setup.listen
+        sockets = [_listener(*address) for address in listen]
         loop = asyncio.get_running_loop()
         loop.add_reader(self._feed.fileno(), self._receive)
-        for address, port in self._listen:
+        for address, port in listen:
             log.info("portal: listening on %s port %d", address, port)
         self._recorder.start()
         recording = loop.create_task(self._record())
@@ -67,12 +79,11 @@ class Service:
             self._recorder.close()
 
     async def _record(self) -> None:
-        """A batch in every second of the wall clock, in its middle, so that no second is missed or taken twice."""
+        """A batch in every second of the wall clock, in its middle, so that none is missed or taken twice."""
         while True:
             await asyncio.sleep(1 - (time.time() - 0.5) % 1)
-            events, self._events = self._events, []
             rows = self._sampler.rows(self._state, time.monotonic())
-            self._recorder.put(Batch(int(time.time()), rows, tuple(events)))
+            self._recorder.put(Batch(int(time.time()), rows, self._parts.journal.take()))
             self._state.history_bytes, self._state.history_lost = self._recorder.bytes, self._recorder.lost
 
     def _receive(self) -> None:
@@ -80,13 +91,17 @@ class Service:
             for _ in range(READ_BUDGET):
                 received = self._feed.receive()
                 if received is None:
-                    return
-                self._state.take(received[0], time.monotonic())
-                if isinstance(received[0], Line) and received[0].marks is not None:
-                    self._events.append(event_of(received[0], received[0].marks))
+                    break
+                self._take(received[0])
+            self._parts.bell.ring()
         except ChannelClosed:
             asyncio.get_running_loop().remove_reader(self._feed.fileno())
             self._server.should_exit = True
+
+    def _take(self, message: Message) -> None:
+        self._state.take(message, time.monotonic())
+        if isinstance(message, Line) and message.marks is not None:
+            self._parts.journal.add(event_of(message, message.marks))
 
 
 def _listener(address: str, port: int) -> socket.socket:

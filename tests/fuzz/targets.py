@@ -18,12 +18,12 @@ from aioquic.quic.packet import QuicProtocolVersion
 
 from mpq_supervisor import guard, nft
 from mpq_supervisor.config import ConfigError, parse
-from mpq_supervisor.control import Code, Response, decode_request
 from mpq_supervisor.incarnation import Incarnation, Surroundings
 from mpq_supervisor.lifecycle import Life, Policy, State
 from mpq_supervisor.orders import configure_hub, configure_site
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, make_plan
 from mpq_supervisor.process import Worker
+from mpq_supervisor.requests import Code, Response, decode_request
 from mpq_supervisor.signer import Signer
 from mpq_supervisor.status import HostStatus, worker_status
 from mpq_supervisor.table import host_table, worker_page

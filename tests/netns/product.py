@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from mpq_supervisor.control import Code, Response
+from mpq_supervisor.requests import Code, Response
 from tools import namespaces
 from tools.lab import Lab
 from tools.lab_config import Deployment

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from mpq_supervisor.control import Code
 from mpq_supervisor.lifecycle import State
+from mpq_supervisor.requests import Code
 from tests.netns.product import System, ok, wan_of
 from tools.lab_config import SITE_NAME
 from tools.product import Side

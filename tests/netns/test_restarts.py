@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from mpq_supervisor.control import Code
 from mpq_supervisor.lifecycle import State
+from mpq_supervisor.requests import Code
 from tests.netns.product import System, ok
 from tools.probe_report import ProbeStream
 from tools.product import Side

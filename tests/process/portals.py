@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import logging
 import os
 import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
 from ipaddress import IPv4Address
@@ -28,6 +30,7 @@ from mpq_supervisor.portal_process import PortalProcess
 from mpq_supervisor.schema import Portal, Token
 from tests.process.conftest import Rig
 
+LOG = logging.getLogger("mpq_supervisor")
 TOKENS = {role: secrets.token_urlsafe(32) for role in ("viewer", "operator", "admin")}
 EXPIRED = secrets.token_urlsafe(32)
 
@@ -61,6 +64,8 @@ class Portals:
         self.rig = Rig(self.plan, runtime)
         self.control = Control(self.rig.fleet, lambda: self.plan, list)
         self.feed = Feed(self.rig.fleet.status)
+        LOG.addHandler(self.feed)
+        LOG.setLevel(logging.INFO)
         self.pids: list[int | None] = []
         self.portal = PortalProcess(self.feed, self.control.attend, self.pids.append)
         self._ticking: asyncio.Task[None] | None = None
@@ -79,6 +84,7 @@ class Portals:
         await self.portal.close()
         assert self._ticking is not None
         self._ticking.cancel()
+        LOG.removeHandler(self.feed)
         self.control.close()
         await self.rig.__aexit__()
         shutil.rmtree(self.directory)
@@ -119,6 +125,28 @@ class Portals:
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
             connection.close()
+
+    @asynccontextmanager
+    async def listening(self, role: str = "viewer") -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
+        """The stream: name and data of each event."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(
+            b"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKENS[role].encode() + b"\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+
+        async def news() -> AsyncIterator[tuple[str, Any]]:
+            name = ""
+            while line := (await reader.readline()).decode().strip("\r\n") or "-":
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    yield name, json.loads(line.removeprefix("data: "))
+
+        try:
+            yield news()
+        finally:
+            writer.close()
 
     def uid(self) -> int:
         """Of the portal's process."""

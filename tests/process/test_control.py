@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from mpq_supervisor import ctl
-from mpq_supervisor.control import MAX_REQUEST, SOCKET_NAME, Control, ReloadFailed
+from mpq_supervisor.control import Control, ReloadFailed
 from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.requests import MAX_REQUEST, SOCKET_NAME
 from tests.process.conftest import Rig
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")

@@ -8,7 +8,7 @@ import time
 
 import psutil
 
-from mpq_supervisor.control import Code
+from mpq_supervisor.requests import Code
 from tools.acceptance.ground import RTT_MS, running, say, total
 from tools.many_sites import LISTENER, ManySites
 from tools.probe_report import ProbeStream

@@ -10,7 +10,7 @@ import signal
 import time
 from contextlib import suppress
 
-from mpq_supervisor.control import Code, Response
+from mpq_supervisor.requests import Code, Response
 from tools.acceptance.ground import RTT_MS, add_outages, longest_outage_ms, running, say, total
 from tools.many_sites import LISTENER, ManySites
 from tools.probe_report import ProbeStream

@@ -57,6 +57,10 @@ class Recorder:
     # ------------------------------------------------------------ in the thread
 
     def _run(self) -> None:
+        try:
+            self._store = Store(self._directory, self._megabytes)  # so that there is a file to be read
+        except (sqlite3.Error, OSError) as error:
+            log.debug("history: %s", error)  # the first second will tell
         while (batch := self._queue.get()) is not None:
             self.record(batch)
         if self._store is not None:

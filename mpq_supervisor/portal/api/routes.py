@@ -1,0 +1,29 @@
+"""Decorators for the API's handlers: a viewer's token is needed, and every refusal is documented.
+
+opt={"role": Role.OPERATOR}    where more is needed
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import litestar
+from litestar.openapi.datastructures import ResponseSpec
+
+from mpq_supervisor.portal.api.models import Problem
+from mpq_supervisor.portal.guard import guard
+
+REFUSALS = {
+    400: ResponseSpec(Problem, description="The request makes no sense; `extra` says where."),
+    401: ResponseSpec(Problem, description="No good token."),
+    403: ResponseSpec(Problem, description="The token's role may not do this."),
+    404: ResponseSpec(Problem, description="No such thing here."),
+    405: ResponseSpec(Problem, description="Not with this method."),
+    413: ResponseSpec(Problem, description="The body is larger than 512 KiB."),
+    429: ResponseSpec(Problem, description="Too many bad tokens from this address; Retry-After says how long."),
+    503: ResponseSpec(Problem, description="The supervisor or the history does not answer."),
+}
+"""What any operation may answer besides."""
+
+get = partial(litestar.get, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
+post = partial(litestar.post, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])

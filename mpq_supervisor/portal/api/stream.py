@@ -1,0 +1,66 @@
+"""The present as it changes, by server-sent events (HTML Living Standard, section 9.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.exceptions import TooManyRequestsException
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from mpq_supervisor.portal.api.models import Glance
+from mpq_supervisor.portal.api.routes import get
+from mpq_supervisor.portal.parts import Parts, parts_of
+from mpq_supervisor.portal.state import State
+
+MAX_STREAMS = 50
+SETTLE = 0.1
+"""Seconds that news wait for more."""
+PATIENCE = 15.0
+"""After so long without any, something is sent all the same, to learn whether somebody listens."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+@get("/stream", tags=["tunnels"])
+async def stream(request: Request[Any, Any, Any]) -> ServerSentEvent:
+    """`status`, a `Glance`, once a second and when something changed; `event`, an `Event`, as they come."""
+    parts = parts_of(request)
+    if len(parts.streams) >= MAX_STREAMS:
+        raise TooManyRequestsException(f"{MAX_STREAMS} others are listening")
+    return ServerSentEvent(_news(parts))
+
+
+async def _news(parts: Parts) -> AsyncIterator[ServerSentEventMessage]:
+    me = object()
+    parts.streams.add(me)
+    try:
+        seen = parts.journal.number
+        while True:
+            yield ServerSentEventMessage(data=_encode(glance(parts.state)), event="status")
+            for event in parts.journal.after(seen):
+                seen = event.id
+                yield ServerSentEventMessage(data=_encode(event), event="event")
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await parts.bell.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(SETTLE)
+    finally:
+        parts.streams.discard(me)
+
+
+def glance(state: State) -> Glance:
+    """The host at a glance."""
+    host = state.host
+    return Glance(
+        t=time.time(),
+        uptime=host.uptime if host else 0.0,
+        sites=host.sites if host else (),
+        tunnels=tuple(tunnel.status for tunnel in state.tunnels.values()),
+    )

@@ -1,0 +1,99 @@
+"""The tunnels: how they are, what they logged, and orders to them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+from litestar import Request
+from litestar.exceptions import ServiceUnavailableException
+from litestar.params import Parameter
+from litestar.status_codes import HTTP_202_ACCEPTED
+
+from mpq_supervisor.portal.api.models import Action, Level, LogLine, Ordered, Sample
+from mpq_supervisor.portal.api.routes import get, post
+from mpq_supervisor.portal.auth import Role
+from mpq_supervisor.portal.metrics import samples
+from mpq_supervisor.portal.orders import Unanswered
+from mpq_supervisor.portal.parts import parts_of, who_of
+from mpq_supervisor.requests import Code
+from mpq_supervisor.requests import Request as Order
+from mpq_supervisor.status import WorkerStatus
+
+Name = Annotated[
+    str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="As in `tunnels`.")
+]
+_LEVELS: dict[Level, int] = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+@get("/tunnels", tags=["tunnels"])
+async def tunnels(request: Request[Any, Any, Any]) -> list[WorkerStatus]:
+    """All of them, in the order of the configuration."""
+    return [tunnel.status for tunnel in parts_of(request).state.tunnels.values()]
+
+
+@get("/tunnels/{name:str}", tags=["tunnels"])
+async def tunnel(request: Request[Any, Any, Any], name: Name) -> WorkerStatus:
+    """One of them."""
+    return parts_of(request).tunnel(name).status
+
+
+@get("/tunnels/{name:str}/metrics", tags=["tunnels"])
+async def tunnel_metrics(request: Request[Any, Any, Any], name: Name) -> list[Sample]:
+    """Its metrics."""
+    parts = parts_of(request)
+    parts.tunnel(name)
+    return [Sample(*sample) for sample in samples(parts.state) if sample[1].get("tunnel") == name]
+
+
+@get("/tunnels/{name:str}/logs", tags=["tunnels"])
+async def logs(
+    request: Request[Any, Any, Any],
+    name: Name,
+    lines: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    level: Level = "info",
+) -> list[LogLine]:
+    """The latest lines about it, oldest first; the portal remembers a few thousand of all tunnels."""
+    parts = parts_of(request)
+    parts.tunnel(name)
+    return [
+        LogLine(line.at, _level(line.level), line.marks.kind if line.marks else "", line.text)
+        for line in parts.state.lines(name, _LEVELS[level], lines)
+    ]
+
+
+@post("/tunnels/{name:str}/start", tags=["tunnels"], opt={"role": Role.OPERATOR}, status_code=HTTP_202_ACCEPTED)
+async def start(request: Request[Any, Any, Any], name: Name) -> Ordered:
+    """Start it, where it was stopped or has failed."""
+    return await _order(request, name, "start")
+
+
+@post("/tunnels/{name:str}/stop", tags=["tunnels"], opt={"role": Role.OPERATOR}, status_code=HTTP_202_ACCEPTED)
+async def stop(request: Request[Any, Any, Any], name: Name) -> Ordered:
+    """Stop it, until somebody starts it; its traffic is refused meanwhile."""
+    return await _order(request, name, "stop")
+
+
+@post("/tunnels/{name:str}/restart", tags=["tunnels"], opt={"role": Role.OPERATOR}, status_code=HTTP_202_ACCEPTED)
+async def restart(request: Request[Any, Any, Any], name: Name) -> Ordered:
+    """Start it anew."""
+    return await _order(request, name, "restart")
+
+
+async def _order(request: Request[Any, Any, Any], name: str, action: Action) -> Ordered:
+    parts, who = parts_of(request), who_of(request)
+    tunnel = parts.tunnel(name)
+    before = tunnel.status.state
+    try:
+        response = await parts.orders.ask(Order(action, (name,), by=who.name))
+    except Unanswered as error:
+        raise ServiceUnavailableException(str(error)) from error
+    if response.code is not Code.OK or response.status is None:
+        raise ServiceUnavailableException("; ".join(response.lines) or "the supervisor refused")
+    after = next((worker.state for worker in response.status.workers if worker.name == name), before)
+    parts.audit(who, f"{action} {name}", before, after, tunnel)
+    return Ordered(name, action, after)
+
+
+def _level(number: int) -> Level:
+    return "error" if number >= logging.ERROR else "warning" if number >= logging.WARNING else "info"

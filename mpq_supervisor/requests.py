@@ -1,0 +1,56 @@
+"""What is asked over the control socket, and answered: a line of JSON each way, see `control`. Pure."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Literal
+
+import msgspec
+
+from mpq_supervisor.status import HostStatus
+
+SOCKET_NAME = "ctl.sock"
+MAX_REQUEST = 65_536
+MAX_WAIT = 120.0
+
+
+class Code(IntEnum):
+    """How a request ended; also the exit code of `ctl`."""
+
+    OK = 0
+    FAILED = 1  # understood, but the answer is no: not UP, not in time, a configuration that cannot be used
+    USAGE = 2
+    UNKNOWN = 3  # no such name
+    UNREACHABLE = 4
+    REFUSED = 5
+
+
+Verb = Literal["status", "start", "stop", "restart", "reload"]
+PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart"})
+"""What the portal may ask for, whoever asks it."""
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`names` as `plan.select` takes them, none meaning all; `wait` is how many seconds to wait for UP; `by` is
+    for the log: whom the portal asks for."""
+
+    command: Verb
+    names: tuple[str, ...] = ()
+    wait: float = 0.0
+    by: str = ""
+
+
+class Response(msgspec.Struct, frozen=True):
+    """`lines` are for people, `status` (restricted to the names) for everything else."""
+
+    code: Code
+    lines: tuple[str, ...] = ()
+    status: HostStatus | None = None
+
+
+def decode_request(line: bytes) -> Request | Response:
+    """What a client wants, or the answer to what is no request."""
+    try:
+        return msgspec.json.decode(line, type=Request)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Response(Code.USAGE, (f"not a request: {error}",))

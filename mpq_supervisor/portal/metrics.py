@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
-from mpq_supervisor.lifecycle import State as Life
+from mpq_supervisor.life import SERVING
+from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.state import Path, State, Tunnel
 from mpq_worker.contract import RTT_BOUNDS
 
@@ -45,8 +46,8 @@ class Group:
         return sum(tunnel.totals[name] for tunnel in self.tunnels)
 
     def up(self) -> float:
-        """How many are UP."""
-        return float(sum(tunnel.status.state is Life.UP for tunnel in self.tunnels))
+        """How many serve."""
+        return float(sum(tunnel.status.state in SERVING for tunnel in self.tunnels))
 
     def connections(self) -> float:
         """Sites that are connected, or a site's own connections."""
@@ -136,7 +137,7 @@ def _rtts(path: Path) -> Value:
 def _sums(prefix: str, what: str) -> tuple[Row, ...]:
     return (
         Row(f"mpq_{prefix}_tunnels", "gauge", f"Tunnels of this {what}.", lambda g: float(len(g.tunnels))),
-        Row(f"mpq_{prefix}_tunnels_up", "gauge", f"Tunnels of this {what} that are UP.", Group.up),
+        Row(f"mpq_{prefix}_tunnels_up", "gauge", f"Tunnels of this {what} that serve.", Group.up),
         Row(
             f"mpq_{prefix}_connections", "gauge", f"Connections of this {what}; at a hub one per site.",
             Group.connections,
@@ -165,7 +166,8 @@ HOST = Scope((), _host, (
 ))
 TUNNEL = Scope(("tunnel", "wan", "class"), _tunnels, (
     Row("mpq_tunnel_state", "gauge", "1 for the state that the tunnel is in, 0 for the others.", _states, "state"),
-    Row("mpq_tunnel_up", "gauge", "1 while the tunnel is UP.", lambda t: float(t.status.state is Life.UP)),
+    Row("mpq_tunnel_up", "gauge", "1 while the tunnel serves: UP, planned restarts included.",
+        lambda t: float(t.status.state in SERVING)),
     Row("mpq_tunnel_uptime_seconds", "gauge", "Since its process became ready; absent while there is none.",
         lambda t: t.status.uptime),
     Row("mpq_tunnel_received_bytes_total", "counter", "IP bytes out of the tunnel into the TUN.", _total("bytes_in")),

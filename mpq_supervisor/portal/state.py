@@ -22,14 +22,12 @@ class Total:
 
     def __init__(self) -> None:
         self.value = 0.0
-        self._owner: object = None
         self._last = 0.0
 
-    def note(self, owner: object, count: float) -> None:
-        """`owner` counts `count` now; less than before, or another owner, is a new beginning."""
-        anew = owner != self._owner or count < self._last
-        self.value += count if anew else count - self._last
-        self._owner, self._last = owner, count
+    def note(self, count: float) -> None:
+        """What is counted now; less than before is a new beginning."""
+        self.value += count if count < self._last else count - self._last
+        self._last = count
 
 
 class Totals:
@@ -38,10 +36,10 @@ class Totals:
     def __init__(self) -> None:
         self._totals: dict[str, Total] = {}
 
-    def note(self, owner: object, counts: Iterable[tuple[str, float]]) -> None:
+    def note(self, counts: Iterable[tuple[str, float]]) -> None:
         """As `Total.note`, for several names."""
         for name, count in counts:
-            self._totals.setdefault(name, Total()).note(owner, count)
+            self._totals.setdefault(name, Total()).note(count)
 
     def __getitem__(self, name: str) -> float:
         return self._totals[name].value if name in self._totals else 0.0
@@ -74,10 +72,9 @@ class Tunnel:
         """The latest; `now` is monotonic."""
         self.sample, self.heard = sample, now
         worker = sample.worker
-        self.totals.note(worker.pid, _counts(worker))
-        self.totals.note(None, [("drops.sunk", worker.drops.get("sunk", 0))])  # the port's, not the process's
+        self.totals.note(_counts(worker))
         for site, stats in _connections(worker):
-            self._paths.setdefault(site, Totals()).note(None, _path_counts(stats))
+            self._paths.setdefault(site, Totals()).note(_path_counts(stats))
 
     @property
     def status(self) -> WorkerStatus:
@@ -155,8 +152,7 @@ def _counts(worker: WorkerStatus) -> Iterable[tuple[str, float]]:
     yield "reconnects", worker.reconnects
     yield "cpu", worker.cpu
     for reason, count in worker.drops.items():
-        if reason != "sunk":
-            yield f"drops.{reason}", count
+        yield f"drops.{reason}", count
     for reason, count in worker.refusals.items():
         yield f"refusals.{reason}", count
 

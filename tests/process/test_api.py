@@ -54,7 +54,7 @@ def test_tunnels_and_orders(run: Run, site_plan: HostPlan, tmp_path: Path) -> No
             pid = portals.rig.pid("br2")
             answer = await portals.ask("POST", f"{API}/tunnels/br2/restart", "operator")
             assert (answer.status, answer.json()) == (
-                202, {"tunnel": "br2", "action": "restart", "state": "STOPPING"},
+                202, {"tunnel": "br2", "action": "restart", "state": "REPLACING"},
             )  # fmt: skip
             await portals.rig.until(lambda: portals.rig.fleet.workers["br2"].process is not None)
             assert (await portals.rig.pids())["br2"] != pid
@@ -93,7 +93,7 @@ def test_what_was_done_is_told_and_kept(run: Run, site_plan: HostPlan, tmp_path:
                         break
                     await asyncio.sleep(0.1)
             (audit,) = (event for event in page["events"] if event["kind"] == "audit")
-            assert audit["text"] == "operator (operator): restart br2: UP → STOPPING"
+            assert audit["text"] == "operator (operator): restart br2: UP → REPLACING"
             assert audit["reason"] == "operator"
             lines = (await portals.get(f"{API}/tunnels/br2/logs?lines=3")).json()
             assert 0 < len(lines) <= 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mpq_supervisor.lifecycle import State as Life
+from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.messages import HostSample, Setup, WorkerSample
 from mpq_supervisor.portal.state import State
 from mpq_supervisor.status import WorkerStatus

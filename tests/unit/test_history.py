@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpq_supervisor.lifecycle import State as Life
+from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.history import store as store_module
 from mpq_supervisor.portal.history.layout import DAY, HOUR, LEVELS, MINUTES, SECONDS, TENS
 from mpq_supervisor.portal.history.query import History, resolution

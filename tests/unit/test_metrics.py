@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from mpq_supervisor.lifecycle import State as Life
+from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.exposition import Exposition
 from mpq_supervisor.portal.messages import WorkerSample
 from mpq_supervisor.portal.metrics import SCOPES, labels_of

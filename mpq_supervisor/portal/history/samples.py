@@ -9,7 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from mpq_supervisor.events import Marks
-from mpq_supervisor.lifecycle import State as Life
+from mpq_supervisor.life import SERVING
+from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.messages import Line
 from mpq_supervisor.portal.state import FRESH, State, Tunnel
 
@@ -87,7 +88,7 @@ class Sampler:
             kind="tunnel",
             wan=status.wan,
             traffic_class=status.traffic_class,
-            up=status.state is Life.UP,
+            up=status.state in SERVING,
             counted=status.state is not Life.STOPPED,
             rtt=_mean((s.rtt for s in stats), 1e6),
             jitter=_mean((s.jitter for s in stats), 1e6),

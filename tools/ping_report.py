@@ -53,6 +53,16 @@ class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
         pairs = zip(self.sent_us, self.rtt_us, strict=True)
         return [self.start_ns + sent * 1000 for sent, rtt in pairs if rtt is None]
 
+    def under_way_ns(self, at_ns: int) -> int:
+        """When the oldest probe had been sent that may still have been under way at a time, on a way that keeps the
+        order: the one after the newest that had been answered by then."""
+        answered = [
+            sent
+            for sent, rtt in zip(self.sent_us, self.rtt_us, strict=True)
+            if rtt is not None and self.start_ns + (sent + rtt) * 1000 <= at_ns
+        ]
+        return self.start_ns + (max(answered) * 1000 + 1 if answered else 0)
+
     def first_answer_ns(self, after_ns: int) -> int | None:
         """Arrival of the first answer to a probe sent after `after_ns`; None if there is none."""
         answers = [

@@ -13,6 +13,9 @@ import msgspec
 
 from tools.results import percentile
 
+UNDER_WAY_NS = 1_000_000_000
+"""Nothing takes longer than this through a tunnel, its queues included."""
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What one end of a flow saw. The bytes are arrays of native int64, by number or of numbers.
@@ -94,6 +97,15 @@ class ProbeStream(msgspec.Struct, frozen=True, kw_only=True):
             end = self.sent[number] if number < len(self.sent) else self.sent[-1]
             found.append(Outage(self.sent[first], end, number - first))
         return found
+
+    def under_way_ns(self, at_ns: int) -> int:
+        """When the oldest probe had been sent that may still have been under way at a time, on a way that keeps the
+        order: the one after the newest that had arrived by then. `UNDER_WAY_NS` before it at most."""
+        number = bisect_left(self.sent, at_ns)
+        oldest = bisect_left(self.sent, at_ns - UNDER_WAY_NS)
+        while number > oldest and not 0 < self.arrived[number - 1] <= at_ns:
+            number -= 1
+        return self.sent[number] if number < len(self.sent) else at_ns
 
     def reordered_ns(self) -> list[int]:
         """When each probe that a later one overtook had been sent."""

@@ -23,9 +23,6 @@ from tools.topology import LANS, SERVER, SERVER6, WANS, Role
 from tools.traffic import PingRun, start_pings
 from tools.wait import PATIENCE, until
 
-IN_FLIGHT_NS = 200_000_000
-"""Longer than anything of before a fault can still be under way."""
-
 
 class System(Base):
     """What a test does to site and hub `restore` undoes."""
@@ -136,12 +133,12 @@ class Pings:
         return {name: count for name, count in lost.items() if count}
 
     def lost_after_recovery(self, name: str, fault_ns: int) -> list[int]:
-        """When a stream with one fault lost probes that the fault does not excuse: sent well before it, or after
-        the first answer that came after it."""
+        """When a stream with one fault lost probes that the fault does not excuse: those that were not under way
+        when it came, and those sent after the first answer that came after it."""
         report = self.reports[name]
         recovered = report.first_answer_ns(fault_ns)
         assert recovered is not None, f"{name} never came back"
-        return [at for at in report.losses_ns() if not fault_ns - IN_FLIGHT_NS <= at <= recovered]
+        return [at for at in report.losses_ns() if not report.under_way_ns(fault_ns) <= at <= recovered]
 
 
 def lan_of(tunnel: str) -> int:

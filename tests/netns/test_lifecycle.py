@@ -69,7 +69,7 @@ def test_kill_9_of_each_worker_costs_only_its_own_tunnel_and_only_for_a_moment(s
         for fault in faults[name]:
             recovered = report.first_answer_ns(fault)
             assert recovered is not None
-            windows.append((fault - 100_000_000, recovered))
+            windows.append((report.under_way_ns(fault), recovered))
         unexcused = [at for at in report.losses_ns() if not any(a <= at <= b for a, b in windows)]
         assert unexcused == [], f"{name} lost {len(unexcused)} probes without a reason"
 

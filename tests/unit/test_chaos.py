@@ -12,7 +12,7 @@ from tools.chaos.inventory import Inventory, differences
 from tools.chaos.judge import Damage, Event, judge
 from tools.chaos.kinds import BY_NAME, KINDS
 from tools.chaos.plan import Fault, Place, make_plan
-from tools.chaos.report import add_rows, by_kind, kinds_table
+from tools.chaos.report import add_rows, by_kind, impact_lines, kinds_table
 from tools.probe_report import ProbeStream
 from tools.results import Results
 
@@ -157,6 +157,8 @@ def test_figures_and_table_are_by_kind() -> None:
     assert values["chaos.violations"] == 1
     assert list(by_kind(verdict.impacts)) == ["worker.kill", "zygote.kill"]
     assert kinds_table(verdict.impacts).row_count == 2
+    lines = list(impact_lines(verdict.impacts))
+    assert lines == [str(events[0].fault), "       b2 up: 10 lost, 100 ms, 1 gaps, 0 overtaken", str(events[1].fault)]
 
 
 # ---------------------------------------------------------------- what is left behind

@@ -37,3 +37,8 @@ def test_when_it_was_lost_and_when_it_came_back() -> None:
     assert REPORT.losses_ns() == [1010 * MS, 1020 * MS]
     assert REPORT.first_answer_ns(1005 * MS) == 1061 * MS  # to the fifth: 40 + 21, before 30 + 35
     assert REPORT.first_answer_ns(1041 * MS) is None
+
+
+def test_what_was_under_way_begins_after_the_newest_that_had_been_answered() -> None:
+    assert REPORT.under_way_ns(1015 * MS) == 1000 * MS
+    assert REPORT.under_way_ns(1062 * MS) == 1040 * MS + 1  # the fifth overtook the fourth's wait

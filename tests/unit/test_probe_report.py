@@ -63,6 +63,16 @@ def test_outages_are_runs_of_losses_that_began_in_the_window() -> None:
     assert stream.sent_in(15 * MS, 30 * MS) == 3
 
 
+def test_what_was_under_way_begins_after_the_newest_that_had_arrived() -> None:
+    stream = up([10, 15, 20, 25, 30], [21, 26, 0, 0, 51])
+    assert stream.under_way_ns(27 * MS) == 20 * MS
+    assert stream.under_way_ns(24 * MS) == 15 * MS
+    assert stream.under_way_ns(5 * MS) == 10 * MS
+    assert stream.under_way_ns(60 * MS) == 60 * MS
+    silent = up(list(range(10, 3010, 10)), [21])
+    assert silent.under_way_ns(2500 * MS) == 1500 * MS  # not as far back as it has been silent
+
+
 def test_reordered_probes_are_known_by_their_time() -> None:
     assert up([10, 15, 20], [40, 26, 31], (0,)).reordered_ns() == [10 * MS]
 

@@ -6,7 +6,8 @@
 
 The plan comes from the seed alone and is printed as it goes. After each fault both ends must be UP within the bound
 of its kind. Afterwards every probe of every tunnel is accounted for (`judge`), and the hosts are compared with what
-they were before (`inventory`). The logs of both ends are kept in build/chaos-logs.
+they were before (`inventory`). The logs of both ends, and every fault with
+its damage (faults.log), are kept in build/chaos-logs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tools.chaos.judge import judge
 from tools.chaos.kinds import BY_NAME, KINDS
 from tools.chaos.memory import MemoryGroup
 from tools.chaos.plan import Place, make_plan
-from tools.chaos.report import add_rows, by_kind, kinds_table
+from tools.chaos.report import add_rows, by_kind, impact_lines, kinds_table
 from tools.chaos.run import SLOT, run, whole
 from tools.lab import Lab
 from tools.lab_config import Deployment, deploy
@@ -94,6 +95,7 @@ def main(arguments: list[str]) -> int:
     results.write(OUTPUT)
     outages = {kind: [i.outage_ms for i in impacts] for kind, impacts in by_kind(verdict.impacts).items()}
     plot.plot_outages(PICTURE, outages, f"make chaos, seed {options.seed}, commit {results.meta.commit}")
+    (LOGS / "faults.log").write_text("".join(f"{line}\n" for line in impact_lines(verdict.impacts)))
     console.print(kinds_table(verdict.impacts))
     for violation in violations:
         console.print(f"VIOLATION {violation}", soft_wrap=True)

@@ -1,11 +1,12 @@
 """Whose fault is each lost, overtaken or doubled probe? Pure.
 
-A fault may cost its own tunnels packets from shortly before it (what was under way) until `bound` seconds after its
-end, and not beyond the beginning of the next. Everything outside of that is a violation.
+A fault may cost its own tunnels what was under way when it came, and packets from then on until `bound` seconds after
+its end, but not beyond the next fault. Everything outside of that is a violation.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -13,9 +14,6 @@ import msgspec
 from tools.chaos.kinds import BY_NAME
 from tools.chaos.plan import Fault
 from tools.probe_report import ProbeStream
-
-IN_FLIGHT_NS = 250_000_000
-"""How long before a fault a probe may have been sent that was still under way then, queues included."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -72,7 +70,8 @@ def judge(events: Sequence[Event], streams: Sequence[ProbeStream]) -> Verdict:
     damages: dict[int, list[Damage]] = {event.fault.number: [] for event in events}
     violations, unexcused = [], 0
     for stream in streams:
-        windows = list(_windows(events, stream.name))
+        begins = [stream.under_way_ns(event.begin_ns) for event in events]
+        windows = list(_windows(events, stream.name, begins))
         for event, begin, end in windows:
             damage = _damage(stream, begin, end)
             if damage.lost or damage.reordered:
@@ -81,7 +80,7 @@ def judge(events: Sequence[Event], streams: Sequence[ProbeStream]) -> Verdict:
             excused = windows if what != "doubled" else []
             foreign = [at for at in times if not any(begin <= at < end for _, begin, end in excused)]
             unexcused += len(foreign)
-            violations += [f"{stream.name} {stream.way}: {text}" for text in _tell(what, foreign, events)]
+            violations += [f"{stream.name} {stream.way}: {text}" for text in _tell(what, foreign, events, begins)]
         if stream.strays:
             violations.append(f"{stream.name} {stream.way}: {stream.strays} packets that are not this tunnel's")
     for event in events:
@@ -90,13 +89,12 @@ def judge(events: Sequence[Event], streams: Sequence[ProbeStream]) -> Verdict:
     return Verdict([Impact(event, tuple(damages[event.fault.number])) for event in events], violations, unexcused)
 
 
-def _windows(events: Sequence[Event], tunnel: str) -> Iterator[tuple[Event, int, int]]:
-    """Each fault that may touch a tunnel, and from when to when."""
-    following = [*(event.begin_ns - IN_FLIGHT_NS for event in events[1:]), 1 << 62]
-    for event, limit in zip(events, following, strict=True):
+def _windows(events: Sequence[Event], tunnel: str, begins: Sequence[int]) -> Iterator[tuple[Event, int, int]]:
+    """Each fault that may touch a tunnel, and from when to when a probe must have been sent for that."""
+    for event, begin, limit in zip(events, begins, [*begins[1:], 1 << 62], strict=True):
         if tunnel in event.fault.tunnels:
             bound = event.end_ns + round(BY_NAME[event.fault.kind].bound * 1e9)
-            yield event, event.begin_ns - IN_FLIGHT_NS, min(bound, limit)
+            yield event, begin, min(bound, limit)
 
 
 def _damage(stream: ProbeStream, begin: int, end: int) -> Damage:
@@ -117,11 +115,11 @@ def _mishaps(stream: ProbeStream) -> Iterator[tuple[str, list[int]]]:
     yield "doubled", stream.duplicated_ns()
 
 
-def _tell(what: str, times: list[int], events: Sequence[Event]) -> Iterator[str]:
+def _tell(what: str, times: list[int], events: Sequence[Event], begins: Sequence[int]) -> Iterator[str]:
     """One line per fault before which, or after which, probes suffered that it does not excuse."""
     after: dict[int, list[int]] = {}
     for at in times:
-        index = sum(1 for event in events if event.begin_ns - IN_FLIGHT_NS <= at)
+        index = bisect_right(begins, at)
         after.setdefault(index, []).append(at)
     for index, hits in after.items():
         if not index:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
@@ -73,6 +73,15 @@ def kinds_table(impacts: Sequence[Impact]) -> Table:
             f"{percentile(ups, 50):.0f}",
         )
     return table
+
+
+def impact_lines(impacts: Sequence[Impact]) -> Iterator[str]:
+    """Every fault, and below it what it cost each tunnel and direction."""
+    for impact in impacts:
+        yield str(impact.event.fault)
+        for d in impact.damages:
+            gaps = f"{d.gaps} gaps, {d.reordered} overtaken"
+            yield f"       {d.tunnel} {d.way}: {d.lost} lost, {d.outage_ms:.0f} ms, {gaps}"
 
 
 def _until_up(impacts: Sequence[Impact]) -> list[float]:

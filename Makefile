@@ -12,7 +12,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint bench fuzz acceptance chaos install install-files uninstall clean
+.PHONY: help system venv demo test lint bench fuzz acceptance chaos install install-files uninstall deb clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -77,6 +77,8 @@ INSTALLED := $(DESTDIR)$(PREFIX)/lib/mpq
 UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
 SHARE := $(DESTDIR)$(PREFIX)/share/doc/mpq
 SYSCTLS := $(DESTDIR)/etc/sysctl.d/90-mpq.conf
+MANUAL := $(DESTDIR)$(PREFIX)/share/man/man8/mpq-supervisor.8
+COMPLETION := $(DESTDIR)$(PREFIX)/share/bash-completion/completions/mpq-supervisor
 SAMPLES := $(patsubst etc/%,$(DESTDIR)/etc/mpq/%.example,$(wildcard etc/*.toml))
 
 install: install-files ## into PREFIX (/usr) below DESTDIR; configurations are left alone
@@ -85,8 +87,15 @@ install: install-files ## into PREFIX (/usr) below DESTDIR; configurations are l
 	@rm -rf build/lib* build/temp.* build/bdist.*
 	@$(INSTALLED)/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-compile --upgrade . 2>&1 \
 	  | { grep -v '^WARNING: Location' || true; }
-	@rm -rf build/lib* build/temp.* build/bdist.* $(INSTALLED)/bin/[Aa]ctivate*
-	@find $(INSTALLED)/bin -type f -exec sed -i '1s|^#!$(INSTALLED)/|#!$(PREFIX)/lib/mpq/|' {} +
+	@$(INSTALLED)/bin/python -m pip uninstall -q -y --root-user-action=ignore setuptools pip
+	@rm -rf build/lib* build/temp.* build/bdist.*
+	@find $(INSTALLED)/bin -type f ! -name mpq-supervisor -delete
+	@sed -i '1s|^#!$(INSTALLED)/|#!$(PREFIX)/lib/mpq/|' $(INSTALLED)/bin/mpq-supervisor
+	@sed -i '/^command/d' $(INSTALLED)/pyvenv.cfg
+	@rm -f $(INSTALLED)/lib/python*/site-packages/mpq-*.dist-info/direct_url.json
+	@install -d $(dir $(MANUAL) $(COMPLETION))
+	@$(INSTALLED)/bin/python tools/manual.py page >$(MANUAL)
+	@$(INSTALLED)/bin/python tools/manual.py completion >$(COMPLETION)
 	@$(INSTALLED)/bin/python -m compileall -qf $(if $(DESTDIR),-s $(DESTDIR) -p /) $(INSTALLED)/lib
 	@echo "mpq is in $(DESTDIR)$(PREFIX)/lib/mpq. Next ($(PREFIX)/share/doc/mpq/operations.md):"
 	@echo "  systemd-sysusers mpq.conf && systemd-tmpfiles --create mpq.conf && sysctl --system"
@@ -108,10 +117,18 @@ install-files:
 
 uninstall: ## take away what install put there; configuration, keys and state stay
 	@rm -rf $(INSTALLED) $(SHARE)
-	@rm -f $(DESTDIR)$(PREFIX)/bin/mpq-supervisor $(UNITS)/mpq-supervisor.service $(SAMPLES)
+	@rm -f $(DESTDIR)$(PREFIX)/bin/mpq-supervisor $(UNITS)/mpq-supervisor.service $(SAMPLES) $(MANUAL) $(COMPLETION)
 	@rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mpq.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mpq.conf
 	@if cmp -s etc/sysctl.d/90-mpq.conf $(SYSCTLS); then rm $(SYSCTLS); fi
 	@rmdir --ignore-fail-on-non-empty $(DESTDIR)/etc/mpq 2>/dev/null || true
+
+deb: ## build/mpq_VERSION_ARCH.deb, with a Python environment of its own
+	@mkdir -p build
+	@$(MAKE) -s system DEB_COMMANDS="dh:debhelper gcc:gcc"
+	@rm -f build/mpq_*.deb
+	@debian/rules clean binary >build/deb.log 2>&1 || { tail -n 30 build/deb.log; exit 1; }
+	@debian/rules clean >>build/deb.log 2>&1
+	@ls build/mpq_*.deb
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info mpq_worker/_datapath.c mpq_worker/*.so

@@ -1,4 +1,4 @@
-"""What `make install` puts beside the program: unit, users, directories, sysctls."""
+"""What `make install` and the package put beside the program: unit, users, directories, sysctls."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from mpq_supervisor import __version__
+from mpq_supervisor.guard import TABLE as GUARD_TABLE
+from mpq_supervisor.network import PROTOCOL
+from mpq_supervisor.nft import TABLE
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "units/mpq-supervisor.service"
@@ -117,3 +122,13 @@ def test_sysctls_are_set_once_each() -> None:
     assert values["net.ipv4.conf.all.rp_filter"] == values["net.ipv6.conf.default.accept_ra"] == "2"
     for key in values:
         assert Path("/proc/sys", *key.split(".")).exists() or key.startswith("net.core")
+
+
+def test_the_package_has_the_program_s_version() -> None:
+    assert (ROOT / "debian/changelog").read_text().startswith(f"mpq ({__version__}) ")
+
+
+def test_removing_the_package_takes_away_what_is_marked_as_ours() -> None:
+    text = (ROOT / "debian/prerm").read_text()
+    assert set(re.findall(r"proto\w* (\d+)", text)) == {str(PROTOCOL)}
+    assert re.findall(r"for table in (.*);", text) == [f'"{TABLE}" "{GUARD_TABLE}"']

@@ -13,7 +13,8 @@ _DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
 _TUNGETIFF = 0x800454D2
 _IFF_TUN = 0x0001
-_IFF_NO_PI = 0x1000  # the data path will add IFF_VNET_HDR (0x4000) here
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
 
 _REASONS = {
     errno.EBUSY: "the interface exists and another process holds it",
@@ -27,14 +28,15 @@ _REASONS = {
 def open_tun(name: str) -> int:
     """Creates the TUN `name` and returns its non-blocking descriptor; it dies with the last copy of that.
 
-    One packet per read and write, no header. Raises HostFault saying what is in the way.
+    Each packet has a virtio header before it, through which a worker may ask for offloads. Raises HostFault saying
+    what is in the way.
     """
     try:
         fd = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _fault(_DEVICE, error) from error
     try:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR))
     except OSError as error:
         os.close(fd)
         raise _fault(f"TUN {name}", error) from error

@@ -1,6 +1,6 @@
 """What the native loop's headers declare, and the fields of the module's classes."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from posix.time cimport itimerspec
 
 
@@ -29,7 +29,7 @@ cdef extern from "native/aead.h":
         pass
     enum: TAG
     struct packet_key:
-        pass
+        void *context
     struct header_key:
         pass
     size_t suite_key_size(suite_t suite)
@@ -53,9 +53,12 @@ cdef extern from "native/sent.h":
         token token
         double rtt, delay, loss_time
     struct sent:
-        uint64_t next, bytes, packets, delivered
+        uint64_t next, bytes, packets, delivered, count
         int64_t largest_acked
-    void sent_skip(sent *s, uint64_t next)
+        double last
+        uint64_t notes[128]
+        unsigned note_count
+    void sent_elsewhere(sent *s, uint64_t number, uint32_t size, double now)
     void sent_acked(sent *s, uint64_t low, uint64_t high, double now)
     void sent_settle(sent *s, uint64_t largest, double delay, double loss_delay, double now)
     void sent_detect_loss(sent *s, double loss_delay, double now)
@@ -74,6 +77,8 @@ cdef extern from "native/queue.h":
     struct queue:
         size_t bytes
         uint64_t full_drops, codel_drops
+    size_t queue_packets(const queue *q)
+    void queue_move(queue *source, queue *to)
 
 cdef extern from "native/path.h":
     enum: CID_LENGTH, MAX_CID, MAX_REMOTE, MAX_MESSAGES, MAX_MESSAGE, RESET_TOKEN
@@ -89,7 +94,7 @@ cdef extern from "native/path.h":
         header_key send_header, receive_header
         packet_key send, current, next
         int send_phase, receive_phase
-        int64_t phase_start, first, allowance
+        int64_t phase_start, first
         uint64_t sealed, opened, failed, elsewhere, window
         uint8_t reset_token[16]
         int has_reset_token, any_source, window_filled, foreign_told
@@ -171,6 +176,7 @@ cdef extern from "native/datapath.h":
     void datapath_note(datapath *dp, path_t *path, unsigned events)
     void datapath_forget(datapath *dp, path_t *path)
     int datapath_route(datapath *dp, const key *key, path_t *path)
+    void path_advance(datapath *dp, path_t *path, uint64_t number, double now)
     int64_t path_probe(datapath *dp, path_t *path, size_t size, double now)
     void batch_seal(datapath *dp, double now)
 
@@ -182,6 +188,7 @@ cdef extern from "native/io.h":
         int faults
     int io_begin(io_t *io, datapath *dp)
     void io_end(io_t *io)
+    int io_plain_tun(int fd)
     int io_use_tun(io_t *io, int fd)
     void io_use_udp(io_t *io, int fd)
     int io_read_tun(io_t *io, int frames, size_t bytes, double now)

@@ -43,6 +43,9 @@ class Path:
     def set_next_key(self, secret: bytes, iv: bytes) -> None:
         """What the peer's next packets but for its phase bit will be opened with."""
 
+    def advance_phase(self, first_number: int, now: float) -> None:
+        """Python opened a packet under the next key."""
+
     def set_peer(self, cid: bytes, reset_token: bytes, remote: bytes) -> None:
         """`remote` as `datagram` takes it; empty on a connected socket. Packets from elsewhere are Python's."""
 
@@ -61,19 +64,31 @@ class Path:
         """What Python decides: bytes that may be in flight, `elsewhere` of them its own; bytes per second (0: not
         paced); how long an acknowledgement may wait; the probe timeout; when a packet is lost by time."""
 
-    next_number: int
-    """Set it to the next one after Python used some."""
     inner_mtu: int
-    allowance: int
-    """Bytes that may go to an address that is not validated (RFC 9000 section 8); -1: it is."""
     asked: float | None
     """When something left that wants an answer, since a packet last opened."""
+
+    @property
+    def next_number(self) -> int:
+        """The next packet number to use."""
+
+    def sent_elsewhere(self, number: int, size: int, now: float) -> None:
+        """Python used this number, the next one or a later one, for a packet of `size` bytes (0: not in flight)."""
+
+    def take_fates(self) -> list[tuple[int, bool]]:
+        """Python's packets that were acknowledged (True) or lost."""
+
+    def hand_over(self, successor: Path) -> None:
+        """What is queued goes by `successor`, before what is queued there."""
 
     def has_received(self, number: int) -> bool:
         """Whether a packet came before, or may have."""
 
-    def note_received(self, number: int, eliciting: bool, now: float) -> None:
+    def note_received(self, number: int, now: float) -> None:
         """Python opened it."""
+
+    def acknowledge_soon(self, now: float) -> None:
+        """What Python opened wants an acknowledgement."""
 
     def acknowledge(self, ranges: Sequence[tuple[int, int]], delay: float, now: float) -> None:
         """Python read an ACK frame: at least one range (low, high), both inclusive, newest first."""
@@ -92,11 +107,17 @@ class Path:
     @property
     def packets_in_flight(self) -> int: ...
     @property
-    def delivered(self) -> int: ...
+    def sent(self) -> int:
+        """Packets that were ever in flight."""
+
+    @property
+    def last_sent(self) -> float: ...
     @property
     def queued(self) -> int:
         """Bytes in the send queue."""
 
+    @property
+    def queued_packets(self) -> int: ...
     @property
     def waits(self) -> bool:
         """Whether packets wait for window or pacer."""
@@ -209,6 +230,9 @@ class Timer:
 
     def clear(self) -> None:
         """Call when it was readable."""
+
+def plain_tun(fd: int) -> bool:
+    """Take a TUN's offloads away; whether its packets have a virtio header. Raises OSError if it is none."""
 
 def segment(frame: bytes) -> list[bytes] | None:
     """The IP packets of a frame that begins with its virtio header; None if the two do not fit together."""

@@ -77,6 +77,11 @@ cdef class Path:
     def set_next_key(self, bytes secret not None, bytes iv not None):
         self.install(&self.c.next, secret, iv, 0)
 
+    def advance_phase(self, uint64_t first_number, double now):
+        if self.c.next.context is NULL:
+            raise ValueError("no next key")
+        path_advance(&self.datapath.dp, self.c, first_number, now)
+
     def set_peer(self, bytes cid not None, bytes reset_token not None, bytes remote not None):
         if len(cid) > MAX_CID or len(remote) > MAX_REMOTE or len(reset_token) not in (0, RESET_TOKEN):
             raise ValueError("peer")
@@ -140,9 +145,12 @@ cdef class Path:
             batch_seal(&self.datapath.dp, 0)
         return self.c.sent.next
 
-    @next_number.setter
-    def next_number(self, uint64_t value):
-        sent_skip(&self.c.sent, value)
+    def sent_elsewhere(self, uint64_t number, uint32_t size, double now):
+        sent_elsewhere(&self.c.sent, number, size, now)
+
+    def hand_over(self, Path successor not None):
+        queue_move(&self.c.queue, &successor.c.queue)
+        datapath_note(&successor.datapath.dp, successor.c, 0)
 
     @property
     def inner_mtu(self):
@@ -155,30 +163,23 @@ cdef class Path:
         batch_seal(&self.datapath.dp, 0)
         path_set_mtu(self.c, value)
 
-    @property
-    def allowance(self):
-        return self.c.allowance
-
-    @allowance.setter
-    def allowance(self, int64_t value):
-        self.c.allowance = value
-
     # ------------------------------------------------------------------ what came
 
     def has_received(self, uint64_t number):
         return received_has(&self.c.received, number) != 0
 
-    def note_received(self, uint64_t number, bint eliciting, double now):
+    def note_received(self, uint64_t number, double now):
         """A packet that Python opened."""
         if <int64_t>number > self.c.received.largest:
             self.c.largest_at = now
         self.c.ack_gap |= received_add(&self.c.received, number)
         self.c.heard, self.c.asked = now, 0
-        if eliciting:
-            self.c.unacked += 1
-            if self.c.ack_at == 0:
-                self.c.ack_at = now + self.c.ack_delay
-            datapath_note(&self.datapath.dp, self.c, 0)
+
+    def acknowledge_soon(self, double now):
+        self.c.unacked += 1
+        if self.c.ack_at == 0:
+            self.c.ack_at = now + self.c.ack_delay
+        datapath_note(&self.datapath.dp, self.c, 0)
 
     def acknowledge(self, ranges, double delay, double now):
         """An ACK frame that Python read: ranges (low, high), inclusive, newest first."""
@@ -197,6 +198,11 @@ cdef class Path:
         return (a.acked, a.acked_bytes, a.lost, a.lost_bytes, a.spurious, a.newest, a.token.delivered,
                 a.token.delivered_time, a.token.first_sent_time, a.token.sent_time, bool(a.token.app_limited), a.rtt,
                 a.delay, a.loss_time, bool(filled))
+
+    def take_fates(self):
+        fates = [(self.c.sent.notes[i] >> 1, bool(self.c.sent.notes[i] & 1)) for i in range(self.c.sent.note_count)]
+        self.c.sent.note_count = 0
+        return fates
 
     def take_foreign_source(self):
         self.c.foreign_told = 0
@@ -221,12 +227,20 @@ cdef class Path:
         return self.c.sent.packets
 
     @property
-    def delivered(self):
-        return self.c.sent.delivered
+    def sent(self):
+        return self.c.sent.count
+
+    @property
+    def last_sent(self):
+        return self.c.sent.last
 
     @property
     def queued(self):
         return self.c.queue.bytes
+
+    @property
+    def queued_packets(self):
+        return queue_packets(&self.c.queue)
 
     @property
     def waits(self):
@@ -494,6 +508,13 @@ cdef class Timer:
             os.read(self.fd, 8)
         except BlockingIOError:
             pass
+
+
+def plain_tun(int fd):
+    cdef int result = io_plain_tun(fd)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result != 0
 
 
 def segment(bytes frame not None):

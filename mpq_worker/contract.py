@@ -156,6 +156,7 @@ class Transport(_Message, frozen=True):
     inner_mtu: int = 1400
     key_update_packets: int = 4_194_304  # half of AES-GCM's 2^23 (RFC 9001 section 6.6)
     max_window: int = 4_194_304
+    native: bool = True  # False: every packet through aioquic, for comparison
 
 
 class Credentials(_Message, frozen=True):

@@ -7,9 +7,9 @@
         ▼
     flush: poll_transmit → socket, poll_packet → TUN, poll_message → channel, poll_timeout → timer
 
-No callback enters the core twice, nothing blocks, and the clock the core sees is always `time.monotonic()`:
-uvloop's own ticks once per millisecond. What the native data path will replace is the reading and sending here and
-`quic.session`; the order of things stays.
+No callback enters the core twice, nothing blocks, and the clock the core sees is always `time.monotonic()`: uvloop's
+own ticks once per millisecond, and so do its timers, in whose place there is a timerfd. The native loop reads and
+sends inside the core's calls (`links`); Python is called once per batch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 import msgspec
 import uvloop
 
+from mpq_worker._datapath import Timer
 from mpq_worker.channel import Channel, ChannelClosed
 from mpq_worker.contract import (
     HEARTBEAT_INTERVAL,
@@ -43,14 +44,10 @@ from mpq_worker.contract import (
 )
 from mpq_worker.errors import DropReason, HostFault
 from mpq_worker.hub import HubTunnel
+from mpq_worker.links import Links, NativeLinks, PlainLinks
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.udp import HubSocket, SiteSocket
 from mpq_worker.usage import Usage
-
-BUDGET = 32
-"""Packets read per wake-up and descriptor, so that control and heartbeats are never starved."""
-MAX_PACKET = 65_536
-TICK = 0.001
 
 
 class Driver:
@@ -63,8 +60,10 @@ class Driver:
         self._socket: SiteSocket | HubSocket | None = None
         self._tun = -1
         self._reading_tun = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+        self._links: Links | None = None
+        self._faults = 0
+        self._timer = Timer()
+        self._timer_at: float | None = None
         self._orphan_exit = True
         self._stop_at: float | None = None
         self._wakeups = 0
@@ -81,6 +80,7 @@ class Driver:
         self._loop.set_exception_handler(self._on_exception)
         self._loop.add_signal_handler(signal.SIGTERM, self._begin_stop, 1.0)
         self._loop.add_reader(self._channel.fileno(), self._on_channel)
+        self._loop.add_reader(self._timer.fileno(), self._on_timer)
         self._beat_due = self._report_due = time.monotonic()
         self._beat()
 
@@ -123,17 +123,26 @@ class Driver:
         self._orphan_exit = config.orphan_exit
         self._tun = fds[0]
         os.set_blocking(self._tun, False)
+        udp: SiteSocket | HubSocket
         if isinstance(config, ConfigureSite):
             self._core = SiteTunnel(config, now)
-            self._use_socket(SiteSocket(fds[1], config.hub_address))
+            udp = SiteSocket(fds[1], config.hub_address)
         else:
             self._core = HubTunnel(config, now, time.time)
-            self._use_socket(HubSocket(fds[1]))
+            udp = HubSocket(fds[1])
+        carrier = self._core.carrier
+        if carrier is None:
+            self._links = PlainLinks(self._core, self._tun, udp)
+        else:
+            self._links = NativeLinks(self._core, carrier.datapath, self._tun, udp)
+        self._use_socket(udp)
 
     def _use_socket(self, udp: SiteSocket | HubSocket) -> None:
         if self._socket is not None:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
+        assert self._links is not None
+        self._links.use_udp(udp)
         self._socket = udp
         self._loop.add_reader(udp.fileno(), self._on_udp)
 
@@ -148,38 +157,28 @@ class Driver:
         now = time.monotonic()
         self._wakeups += 1
         assert self._core is not None
-        assert self._socket is not None
-        for _ in range(BUDGET):
-            try:
-                received = self._socket.receive()
-            except OSError:  # an ICMP error of an earlier datagram (ECONNREFUSED, EHOSTUNREACH): silence says it too
-                self._core.drop(DropReason.SOCKET)
-                self._listen_again()
-                continue
-            if received is None:
-                break
-            self._core.handle_udp(*received, now)
+        assert self._links is not None
+        try:
+            self._links.read_udp(now)
+        except OSError:  # an ICMP error of an earlier datagram (ECONNREFUSED, EHOSTUNREACH): silence says it too
+            self._core.drop(DropReason.SOCKET)
+            self._listen_again()
         self._flush(now)
 
     def _on_tun(self) -> None:
         now = time.monotonic()
         self._wakeups += 1
-        assert self._core is not None
-        for _ in range(BUDGET):
-            try:
-                packet = os.read(self._tun, MAX_PACKET)
-            except BlockingIOError:
-                break
-            except OSError as error:  # EBADFD: the interface was deleted under us
-                self._fail(ExitCode.UNAVAILABLE, f"TUN: {error}")
-                return
-            self._core.handle_packet(packet, now)
-            if not self._core.want_packets(now):
-                break
+        assert self._links is not None
+        try:
+            self._links.read_tun(now)
+        except OSError as error:  # EBADFD: the interface was deleted under us
+            self._fail(ExitCode.UNAVAILABLE, f"TUN: {error}")
+            return
         self._flush(now)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer.clear()
+        self._timer_at = None
         now = time.monotonic()
         self._wakeups += 1
         if self._stop_at is not None and now >= self._stop_at:
@@ -192,8 +191,8 @@ class Driver:
 
     def _flush(self, now: float) -> None:
         """Everything the core has to say, then the readers and the timer it wants."""
-        core, udp = self._core, self._socket
-        if core is None or udp is None:
+        core, udp, links = self._core, self._socket, self._links
+        if core is None or udp is None or links is None:
             return
         for data, addr in core.poll_transmit(now):
             try:
@@ -204,9 +203,12 @@ class Driver:
                     self._listen_again()
         while (packet := core.poll_packet()) is not None:
             try:
-                os.write(self._tun, packet)
+                links.write_tun(packet)
             except OSError:  # EIO: interface down; EINVAL: the kernel finds no IP packet in it
                 core.drop(DropReason.TUN)
+        if links.faults() != self._faults:
+            self._faults = links.faults()
+            self._listen_again()
         while (message := core.poll_message()) is not None:
             self._tell(message)
         if core.stopped:
@@ -224,16 +226,11 @@ class Driver:
                 self._loop.remove_reader(self._tun)
 
     def _arm(self, deadline: float | None) -> None:
-        """One timer, at the core's next deadline; never closer than uvloop can tell apart."""
-        deadline = min(float("inf") if deadline is None else deadline, self._stop_at or float("inf"))
-        if self._timer is not None:
-            if deadline == self._timer_at:
-                return
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at = deadline
-        if deadline != float("inf"):
-            self._timer = self._loop.call_later(max(TICK, deadline - time.monotonic()), self._on_timer)
+        """One timer, at the core's next deadline, with the precision of the kernel's clock."""
+        deadline = min((t for t in (deadline, self._stop_at) if t is not None), default=None)
+        if deadline != self._timer_at:
+            self._timer_at = deadline
+            self._timer.set(deadline)
 
     def _tell(self, message: FromWorker) -> None:
         """To the supervisor, or nowhere: a worker never waits for it."""

@@ -15,7 +15,9 @@ from collections import Counter, deque
 from itertools import count
 
 from mpq_worker import inner
+from mpq_worker._datapath import ACKED, FOREIGN_SOURCE
 from mpq_worker.budget import Budget
+from mpq_worker.carrier import Carrier, packed
 from mpq_worker.contract import Drained, FromWorker, QueueLimits, Report, SignRequest, Timing, Transport
 from mpq_worker.errors import DropReason, PeerFault
 from mpq_worker.handover import FLUSH_TIME, Duty, KeptBack
@@ -29,6 +31,7 @@ from mpq_worker.quic.session import (
     Datagram,
     SignNeeded,
 )
+from mpq_worker.routes import Prefix
 from mpq_worker.wire import (
     CONTEXT_IP,
     CONTEXT_PROBE,
@@ -56,7 +59,9 @@ class Endpoint:
         inner_addresses: list[bytes],
         *,
         standby: bool,
+        hub: bool,
     ) -> None:
+        self.carrier = Carrier(queue, hub=hub) if transport.native else None
         self._duty = Duty.STANDBY if standby else Duty.LEADING
         self._drain_until: float | None = None
         self._kept = KeptBack()
@@ -82,6 +87,11 @@ class Endpoint:
 
     def handle_udp(self, data: bytes, addr: Address, now: float) -> None:
         """A UDP payload from the network."""
+        if self.carrier is None or not self.carrier.datagram(data, addr, now):
+            self.handle_foreign(data, addr, now)
+
+    def handle_foreign(self, data: bytes, addr: Address, now: float) -> None:
+        """A UDP payload that is none of the native loop's."""
         header = parse_header(data)
         if header is None:
             self._on_garbage(addr, now)
@@ -98,6 +108,9 @@ class Endpoint:
 
     def handle_packet(self, packet: bytes, now: float) -> None:
         """An IP packet from the TUN."""
+        if self.carrier is not None:
+            self.carrier.frame(packet, now)
+            return
         where = inner.addresses(packet)
         if where is None:
             self.drop(DropReason.NOT_IP)
@@ -105,10 +118,7 @@ class Endpoint:
             self.drop(DropReason.LOCAL)
         elif len(packet) > self._transport.inner_mtu:
             self.drop(DropReason.TOO_BIG)
-            mtu = self._transport.inner_mtu
-            error = inner.too_big(packet, where, mtu, self._own.get(len(where.source)))
-            if error is not None and self._errors.take(now):
-                self._deliver(error)
+            self._refuse_size(packet, where, self._transport.inner_mtu, now)
         elif (peer := self._on_packet(where, now)) is not None:
             peer.queue.push(packet, now)
             self._out += 1
@@ -165,16 +175,23 @@ class Endpoint:
     # ------------------------------------------------------------------ out
 
     def poll_transmit(self, now: float) -> list[tuple[bytes, Address]]:
-        """All UDP payloads that may leave now."""
+        """All UDP payloads that may leave now, but for those that the native loop sends itself."""
+        if self.carrier is not None:
+            self._hear_carrier(self.carrier, now)
         out = list(self._datagrams)
         self._datagrams.clear()
+        leaving: list[Peer] = []
         while self._dirty:
             peer, _ = self._dirty.popitem()
             if peer not in self._peers:
                 continue
             peer.pump(now)
             out += peer.session.poll_transmit(now)
-            if peer.leaving and peer.spent:
+            if peer.leaving and self.carrier is not None:
+                self.carrier.datapath.flush(now)
+            if peer.leaving and not peer.spent:
+                leaving.append(peer)
+            elif peer.leaving:
                 peer.leaving = False
                 peer.session.send_control(encode_control(Moved()))  # the last packet has left before it
                 out += peer.session.poll_transmit(now)
@@ -182,12 +199,15 @@ class Endpoint:
             if peer in self._peers:
                 self._index(peer)
                 self._arm(peer)
+        self._dirty.update(dict.fromkeys(leaving))  # look again next time
+        if self.carrier is not None:
+            out = self._flush_carrier(self.carrier, now) + out
         if self._duty is Duty.DRAINING:
             self._check_drained(now)
         return out
 
     def poll_packet(self) -> bytes | None:
-        """The next IP packet for the TUN."""
+        """The next IP packet for the TUN, but for those that the native loop writes itself."""
         return self._packets.popleft() if self._packets else None
 
     def poll_message(self) -> FromWorker | None:
@@ -199,7 +219,8 @@ class Endpoint:
         while self._timers and self._timers[0][2].deadline != self._timers[0][0]:
             heapq.heappop(self._timers)
         first = self._timers[0][0] if self._timers else None
-        times = (first, self._next_tick(), self._kept.deadline(), self._drain_until)
+        loop = None if self.carrier is None else self.carrier.datapath.deadline()
+        times = (first, loop, self._next_tick(), self._kept.deadline(), self._drain_until)
         return min((t for t in times if t is not None), default=None)
 
     def want_packets(self, now: float) -> bool:
@@ -213,15 +234,19 @@ class Endpoint:
 
     def report(self, now: float) -> Report:
         """Totals since the worker began."""
-        drops = dict(self._drops)
+        drops = self._drops.copy()
         full, codel = self._gone_drops
         drops[DropReason.QUEUE_FULL] = full + sum(peer.queue.full_drops for peer in self._peers)
         drops[DropReason.CODEL] = codel + sum(peer.queue.codel_drops for peer in self._peers)
+        totals = (0, 0, 0, 0)
+        if self.carrier is not None:
+            drops.update(self.carrier.drops())
+            totals = self.carrier.datapath.totals
         return Report(
-            bytes_in=self._bytes_in,
-            bytes_out=self._bytes_out,
-            packets_in=self._in,
-            packets_out=self._out,
+            packets_in=self._in + totals[0],
+            bytes_in=self._bytes_in + totals[1],
+            packets_out=self._out + totals[2],
+            bytes_out=self._bytes_out + totals[3],
             drops={str(reason): number for reason, number in drops.items() if number},
         )
 
@@ -259,6 +284,13 @@ class Endpoint:
     def _on_connected(self, peer: Peer, binding: bytes, now: float) -> None:
         raise NotImplementedError
 
+    def _is_trusted(self, peer: Peer) -> bool:
+        """Whether the native loop may take the packets of `peer`, and not just Python."""
+        return True
+
+    def _on_foreign_source(self, peer: Peer, source: bytes) -> None:
+        """A packet with this inner source was dropped, the first of `peer`."""
+
     def _on_control(self, peer: Peer, data: bytes, now: float) -> None:
         """May raise PeerFault."""
         raise NotImplementedError
@@ -295,6 +327,8 @@ class Endpoint:
         self._gone_drops[0] += peer.queue.full_drops + len(peer.queue)
         self._gone_drops[1] += peer.queue.codel_drops
         self._forget_cids(peer)
+        if self.carrier is not None:
+            self.carrier.remove(peer)
         peer.session.release()
         self._signing = {seq: waiting for seq, waiting in self._signing.items() if waiting is not peer}
 
@@ -321,10 +355,12 @@ class Endpoint:
         late = self._drain_until is not None and now >= self._drain_until
         if late or all(peer.spent for peer in self._peers):
             self._duty, self._drain_until = Duty.RELIEVED, None
-            self._tell(Drained(sum(len(peer.queue) + peer.session.backlog for peer in self._peers)))
+            self._tell(Drained(sum(peer.left for peer in self._peers)))
 
     def _let_go(self, peer: Peer) -> None:
         """Deliver what was kept back of `peer`, and from now on all at once."""
+        if peer in self._peers:
+            self._dirty[peer] = None
         for packet in self._kept.release(peer):
             self._deliver(packet)
 
@@ -336,6 +372,8 @@ class Endpoint:
         peer.cids = peer.session.cids
         for cid in peer.cids:
             self._by_cid[cid] = peer
+        if self.carrier is not None and not peer.held and self._is_trusted(peer):
+            self.carrier.bind(peer, peer.cids)
 
     def _after_inbound(self, peer: Peer) -> None:
         """Transmit now, or wait for the acknowledgement's time: most packets ask for nothing else."""
@@ -350,12 +388,15 @@ class Endpoint:
         for cid in peer.cids:
             if self._by_cid.get(cid) is peer:
                 del self._by_cid[cid]
+                if self.carrier is not None:
+                    self.carrier.unbind((cid,))
 
     def _arm(self, peer: Peer) -> None:
+        """At the latest then; who comes too early is armed again."""
         deadline = peer.session.poll_timeout()
-        if deadline is not None and deadline != peer.deadline:
+        if deadline is not None and (peer.deadline is None or deadline < peer.deadline):
             heapq.heappush(self._timers, (deadline, next(self._order), peer))
-        peer.deadline = deadline
+            peer.deadline = deadline
 
     def _drain_events(self, peer: Peer, now: float) -> None:
         while (event := peer.session.poll_event()) is not None:
@@ -363,6 +404,9 @@ class Endpoint:
                 if isinstance(event, Datagram):
                     self._datagram(peer, event.payload, now)
                 elif isinstance(event, Connected):
+                    if self.carrier is not None:
+                        self.carrier.adopt(peer, now)
+                        peer.session.cids_changed = True
                     self._on_connected(peer, event.binding, now)
                 elif isinstance(event, ControlData):
                     self._on_control(peer, event.data, now)
@@ -379,7 +423,7 @@ class Endpoint:
         if context == CONTEXT_IP:
             packet = payload[1:]
             if self._may_deliver(peer, packet):
-                peer.bytes_in += len(packet)
+                peer.note_delivered(len(packet))
                 self._in += 1
                 self._bytes_in += len(packet)
                 if not peer.held:
@@ -399,6 +443,49 @@ class Endpoint:
 
     def _on_probe_reply(self, peer: Peer, now: float) -> None:
         """A probe of ours came back."""
+
+    def _hear_carrier(self, carrier: Carrier, now: float) -> None:
+        """What the native loop has for us."""
+        for peer, payload in carrier.messages():
+            try:
+                if peer in self._peers:
+                    self._datagram(peer, payload, now)
+            except PeerFault as fault:
+                self._on_fault(peer, fault, now)
+        for packet, mtu in carrier.datapath.take_too_big():
+            self._refuse_size(packet, inner.addresses_of_head(packet), mtu, now)
+        self._hear_events(carrier, now)
+
+    def _hear_events(self, carrier: Carrier, now: float) -> None:
+        for peer, events in carrier.events():
+            peer.session.handle_native(events, now)
+            if events & FOREIGN_SOURCE and peer.path is not None:
+                self._on_foreign_source(peer, peer.path.take_foreign_source())
+            if events & ACKED and peer.leaving:
+                self._dirty[peer] = None
+            self._arm(peer)
+
+    def _flush_carrier(self, carrier: Carrier, now: float) -> list[tuple[bytes, Address]]:
+        carrier.use(self._outlet())
+        carrier.datapath.flush(now)
+        self._hear_events(carrier, now)
+        self._packets.extend(carrier.packets())
+        return carrier.datagrams()
+
+    def _outlet(self) -> Peer | None:
+        """Who gets all packets from the TUN; None: whom the routes say."""
+        return None
+
+    def _permit(self, peer: Peer, prefixes: tuple[Prefix, ...] | None) -> None:
+        """The inner sources that `peer` may send from; None: all."""
+        if peer.path is not None:
+            peer.path.allow(None if prefixes is None else map(packed, prefixes))
+            peer.session.cids_changed = True
+
+    def _refuse_size(self, packet: bytes, where: inner.Addresses, mtu: int, now: float) -> None:
+        error = inner.too_big(packet, where, mtu, self._own.get(len(where.source)))
+        if error is not None and self._errors.take(now):
+            self._deliver(error)
 
     def _deliver(self, packet: bytes) -> None:
         if len(self._packets) < MAX_INBOX:

@@ -28,6 +28,7 @@ class DropReason(StrEnum):
     SOURCE = "source"  # inner source address does not belong to the connection
     UNAUTHENTICATED = "unauthenticated"  # data before Hello was accepted
     TUN = "tun"  # the kernel refused to take the packet
+    DUPLICATE = "duplicate"  # a packet that came before, or too late to tell
     UNOPENED = "unopened"  # of one of our connections, by its ID, but no key opens it
     PATH = "path"  # from another address than the one that began this handshake
     SIGNING = "signing"  # more than can wait for the supervisor's signature

@@ -96,7 +96,7 @@ class HubTunnel(Endpoint):
 
     def __init__(self, config: ConfigureHub, now: float, wall_clock: Callable[[], float]) -> None:
         own = [ip_address(address).packed for address in config.inner]
-        super().__init__(config.queue, config.timing, config.transport, own, standby=config.standby)
+        super().__init__(config.queue, config.timing, config.transport, own, standby=config.standby, hub=True)
         self._config = config
         self._wall_clock = wall_clock
         self._anchor = TrustAnchor(config.credentials.ca)
@@ -109,7 +109,8 @@ class HubTunnel(Endpoint):
         )
         self._sites = {site.identity: site for site in config.sites}
         self._guests: dict[Peer, _Guest] = {}
-        self._routes: RouteTable[Peer] = RouteTable()
+        self._routes: RouteTable[Peer] = RouteTable(self._on_route)
+        self._source_told = False
         self._current: dict[str, Peer] = {}  # by inner address
         self._admission = Admission(RetryTokens(config.retry_key, config.slot), config.limits)
         self._draining: deque[tuple[float, Peer]] = deque()
@@ -234,6 +235,7 @@ class HubTunnel(Endpoint):
             raise PeerFault(Refusal.ADDRESS, f"{identity} asks for {wanted}, which is not its own")
         guest.site, guest.inner, guest.admitted_at = site, claims.inner, now
         guest.allowed = parse_prefixes({*claims.inner, *site.prefixes})
+        self._permit(peer, guest.allowed)
         guest.movable = MOVE in claims.features
         self._admission.end(peer)
         for other in self._standing_by(claims.inner):  # its worker has died; there is never more than one
@@ -308,6 +310,7 @@ class HubTunnel(Endpoint):
         if guest.site is not None:
             site, was_current = guest.site, self._is_current(peer)
             guest.site, guest.allowed, peer.standby = None, (), False
+            self._permit(peer, ())
             self._routes.remove(peer)
             self._current = {address: owner for address, owner in self._current.items() if owner is not peer}
             heir = next((p for p in self._current.values() if self._guests[p].site == site), None)
@@ -332,18 +335,25 @@ class HubTunnel(Endpoint):
         elif where is None:
             self.drop(DropReason.NOT_IP)
         elif not covers(allowed, where.source):
-            self._on_foreign_source(peer, where)
+            self.drop(DropReason.SOURCE)
+            self._on_foreign_source(peer, where.source)
         else:
             return True
         return False
 
-    def _on_foreign_source(self, peer: Peer, where: inner.Addresses) -> None:
-        guest = self._guests[peer]
-        if not self._drops[DropReason.SOURCE]:
-            assert guest.site is not None
-            source = ip_address(where.source)
-            self._tell(Notice("source", f"{guest.site.name} sent from {source}, not its own; dropped", "warning"))
-        self.drop(DropReason.SOURCE)
+    def _on_foreign_source(self, peer: Peer, source: bytes) -> None:
+        site = self._guests[peer].site
+        if site is not None and not self._source_told:
+            self._source_told = True
+            text = f"{site.name} sent from {ip_address(source)}, not its own; dropped"
+            self._tell(Notice("source", text, "warning"))
+
+    def _is_trusted(self, peer: Peer) -> bool:
+        return self._guests[peer].site is not None
+
+    def _on_route(self, prefix: Prefix, peer: Peer | None) -> None:
+        if self.carrier is not None:
+            self.carrier.route(prefix, peer)
 
     # ------------------------------------------------------------------ a planned restart
 

@@ -33,6 +33,11 @@ def addresses(packet: bytes) -> Addresses | None:
     return None
 
 
+def addresses_of_head(packet: bytes) -> Addresses:
+    """Of the first part of a packet that is known to be whole."""
+    return Addresses(packet[12:16], packet[16:20]) if packet[0] >> 4 == 4 else Addresses(packet[8:24], packet[24:40])
+
+
 def is_local(where: Addresses) -> bool:
     """Multicast and link-local: the host's own talk (router solicitations, MLD), which no tunnel carries."""
     first = where.destination[0]

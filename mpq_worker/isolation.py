@@ -56,6 +56,7 @@ _HOSTILE = """
 
 _PROT_EXEC = 4
 _FIONBIO, _FIOCLEX = 0x5421, 0x5451  # Python's setblocking, libuv's close-on-exec
+_TUNSETOFFLOAD, _TUNGETIFF = 0x400454D0, 0x800454D2  # of a TUN that is ours: what it may give and take
 _WRITING = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND | (os.O_TMPFILE & ~os.O_DIRECTORY)
 
 
@@ -78,7 +79,7 @@ def build_filter() -> pyseccomp.SyscallFilter:
                 program.add_rule(action, number)
     for name in ("mmap", "mprotect"):
         program.add_rule(allow, name, pyseccomp.Arg(2, pyseccomp.MASKED_EQ, _PROT_EXEC, 0))
-    for command in (_FIONBIO, _FIOCLEX):
+    for command in (_FIONBIO, _FIOCLEX, _TUNSETOFFLOAD, _TUNGETIFF):
         program.add_rule(allow, "ioctl", pyseccomp.Arg(1, pyseccomp.EQ, command))
     program.add_rule(allow, "openat", pyseccomp.Arg(2, pyseccomp.MASKED_EQ, _WRITING, os.O_RDONLY))
     return program

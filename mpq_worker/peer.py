@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mpq_worker._datapath import Path
 from mpq_worker.codel import CodelQueue
 from mpq_worker.contract import PathStats, QueueLimits, Transport
 from mpq_worker.measure import PathMeter, ProbeMeter
@@ -18,7 +19,8 @@ class Peer:
     """`heard` is when a packet last opened, `asked` when we first sent after that (None: nothing to answer).
 
     `standby`: it carries nothing until it is told to. `leaving`: another one carries on, and the other end is to be
-    told when the last packet has left. `held`: what comes in is kept back, see `handover`.
+    told when the last packet has left. `held`: what comes in is kept back, see `handover`. `path` is its part of the
+    native loop, once it has one; queue and liveness are there then.
     """
 
     def __init__(self, session: Session, queue: QueueLimits, transport: Transport, now: float) -> None:
@@ -26,15 +28,16 @@ class Peer:
         self.queue = CodelQueue(queue, transport.inner_mtu)
         self.probes = ProbeMeter()
         self.since = now
-        self.heard = now
-        self.asked: float | None = None
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self.path: Path | None = None
+        self._heard = now
+        self._asked: float | None = None
+        self._bytes_in = 0
+        self._bytes_out = 0
         self.cids: list[bytes] = []
         self.deadline: float | None = None
         self.standby = False
         self.leaving = False
-        self.held = False
+        self._held = False
         self._path = PathMeter()
         self._mtu = transport.inner_mtu
         self._opened = session.opened
@@ -43,16 +46,51 @@ class Peer:
         """Call after a datagram was handled: only a packet that opens, and is no replay, is a sign of life."""
         if self.session.opened != self._opened:
             self._opened = self.session.opened
-            self.heard, self.asked = now, None
+            self._heard, self._asked = now, None
 
     def note_outbound(self, now: float) -> None:
         """Something that wants an answer leaves now."""
-        if self.asked is None:
-            self.asked = now
+        if self.asked is not None:
+            return
+        if self.path is None:
+            self._asked = now
+        else:
+            self.path.asked = now
+
+    @property
+    def heard(self) -> float:
+        return self._heard if self.path is None else self.path.heard
+
+    @property
+    def asked(self) -> float | None:
+        return self._asked if self.path is None else self.path.asked
+
+    @property
+    def held(self) -> bool:
+        return self._held
+
+    @held.setter
+    def held(self, held: bool) -> None:
+        if held is not self._held:
+            self._held = held
+            self.session.cids_changed = True  # who takes its packets changes
+
+    def note_delivered(self, size: int) -> None:
+        """An IP packet came that the native loop did not see."""
+        self._bytes_in += size
+
+    @property
+    def bytes_in(self) -> int:
+        return self._bytes_in + (0 if self.path is None else self.path.totals[1])
+
+    @property
+    def bytes_out(self) -> int:
+        return self._bytes_out + (0 if self.path is None else self.path.totals[3])
 
     def silent_for(self, now: float) -> float:
         """Seconds since the peer owes us an answer."""
-        return 0.0 if self.asked is None else now - self.asked
+        asked = self.asked
+        return 0.0 if asked is None else now - asked
 
     def pump(self, now: float) -> None:
         """Move packets from the queue into the connection as far as its window goes."""
@@ -60,17 +98,29 @@ class Peer:
             packet = self.queue.pop(now)
             if packet is not None:
                 self.session.send_datagram(_IP + packet)
-                self.bytes_out += len(packet)
+                self._bytes_out += len(packet)
                 self.note_outbound(now)
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be sent."""
+        return self.queue.bytes if self.path is None else self.path.queued
+
+    @property
+    def left(self) -> int:
+        """Packets that have not left yet."""
+        return len(self.queue) + self.session.backlog + (0 if self.path is None else self.path.queued_packets)
 
     @property
     def spent(self) -> bool:
         """Whether everything that was to be sent here has left."""
-        return not self.queue and not self.session.backlog
+        return not self.left
 
     def hand_over(self, successor: Peer) -> None:
         """What is queued goes by `successor`; what is already with QUIC leaves here."""
         self.queue, successor.queue = successor.queue, self.queue
+        if self.path is not None and successor.path is not None:
+            self.path.hand_over(successor.path)
         self.leaving = True
 
     def send_probe(self, now: float) -> None:

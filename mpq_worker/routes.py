@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 from typing import Generic, TypeVar
 
@@ -23,9 +23,13 @@ def parse_prefixes(texts: Iterable[str]) -> tuple[Prefix, ...]:
 
 
 class RouteTable(Generic[T]):
-    """Longest-prefix match; an entry dies with its owner, and only its owner can take it away."""
+    """Longest-prefix match; an entry dies with its owner, and only its owner can take it away.
 
-    def __init__(self) -> None:
+    `changed` hears of every entry that comes or goes.
+    """
+
+    def __init__(self, changed: Callable[[Prefix, T | None], None] = lambda prefix, owner: None) -> None:
+        self._changed = changed
         self._entries: dict[Prefix, T] = {}
         self._lengths: dict[int, list[int]] = {4: [], 16: []}
 
@@ -33,11 +37,14 @@ class RouteTable(Generic[T]):
         """`owner` takes these prefixes over."""
         for prefix in prefixes:
             self._entries[prefix] = owner
+            self._changed(prefix, owner)
         self._relist()
 
     def remove(self, owner: T) -> None:
         """Everything that still belongs to `owner` goes."""
-        self._entries = {prefix: who for prefix, who in self._entries.items() if who is not owner}
+        for prefix in [prefix for prefix, who in self._entries.items() if who is owner]:
+            del self._entries[prefix]
+            self._changed(prefix, None)
         self._relist()
 
     def lookup(self, address: bytes) -> T | None:

@@ -61,7 +61,7 @@ class SiteTunnel(Endpoint):
 
     def __init__(self, config: ConfigureSite, now: float) -> None:
         own = [ip_address(address).packed for address in config.inner]
-        super().__init__(config.queue, config.timing, config.transport, own, standby=config.standby)
+        super().__init__(config.queue, config.timing, config.transport, own, standby=config.standby, hub=False)
         self._config = config
         self._hub_address: Address = config.hub_address
         self._certificate = leaf_certificate(config.credentials.certificate)
@@ -102,7 +102,7 @@ class SiteTunnel(Endpoint):
     def _has_room(self, now: float) -> bool:
         if self._active is None:
             return now - self._down_since >= HOLD_TIME
-        return self._active.queue.bytes < QUEUE_LOW
+        return self._active.queued < QUEUE_LOW
 
     def report(self, now: float) -> Report:
         report = super().report(now)
@@ -128,7 +128,11 @@ class SiteTunnel(Endpoint):
             self.drop(DropReason.NO_CONNECTION)
         return self._active
 
+    def _outlet(self) -> Peer | None:
+        return self._active
+
     def _on_connected(self, peer: Peer, binding: bytes, now: float) -> None:
+        self._permit(peer, None)
         peer.standby = self._duty is Duty.STANDBY
         claims = encode_claims(
             Claims(

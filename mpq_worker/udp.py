@@ -10,6 +10,7 @@ import socket
 import struct
 
 from mpq_worker.quic.session import Address
+from mpq_worker.remote import unpack_remote
 
 MAX_DATAGRAM = 65_535
 _IN_PKTINFO = struct.Struct("=I4s4s")
@@ -39,6 +40,10 @@ class SiteSocket:
     def send(self, data: bytes, addr: Address) -> None:
         self._socket.send(data)
 
+    def address_of(self, remote: bytes) -> Address:
+        """What the native loop says of where a datagram came from."""
+        return self._hub
+
     def close(self) -> None:
         self._socket.close()
 
@@ -64,6 +69,10 @@ class HubSocket:
         for _, _, value in ancillary:
             local = _IN6_PKTINFO.unpack(value)[0] if self._six else _IN_PKTINFO.unpack(value)[2]
         return data, (peer[0].removeprefix("::ffff:"), peer[1], local)
+
+    def address_of(self, remote: bytes) -> Address:
+        """What the native loop says of where a datagram came from."""
+        return unpack_remote(remote)
 
     def send(self, data: bytes, addr: Address) -> None:
         host, port, local = addr

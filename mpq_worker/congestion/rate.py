@@ -46,7 +46,7 @@ class DeliveryRate:
         self._cap = max(max_window, self._floor)
         self.window = self._floor
         self.pacing_rate: float | None = None
-        self._delivered = 0
+        self.delivered = 0
         self._delivered_time = 0.0
         self._first_sent_time = 0.0
         self._rates = [0.0] * RATE_ROUNDS
@@ -67,17 +67,21 @@ class DeliveryRate:
             self._delivered_time = self._first_sent_time = now
         if in_flight + 2 * self._mss >= self.window:
             self._filled = True
-        return Token(self._delivered, self._delivered_time, self._first_sent_time, now)
+        return Token(self.delivered, self._delivered_time, self._first_sent_time, now)
+
+    def note_filled(self) -> None:
+        """The window was full, or nearly, when something was sent: what `on_sent` finds out by itself."""
+        self._filled = True
 
     def on_acked(self, now: float, size: int, token: Token) -> None:
         """A packet of `size` bytes was acknowledged at `now`."""
-        self._delivered += size
+        self.delivered += size
         self._delivered_time = now
         self._first_sent_time = token.sent_time
         self._round_acked += size
         interval = max(now - token.delivered_time, token.sent_time - token.first_sent_time)
         if interval > 0 and interval >= min(self._min_rtt, 1.0):
-            rate = (self._delivered - token.delivered) / interval
+            rate = (self.delivered - token.delivered) / interval
             self._rates[-1] = max(self._rates[-1], rate)
         if token.delivered >= self._round_end:
             self._end_round()
@@ -109,7 +113,7 @@ class DeliveryRate:
         self._recent_rtt = rtt
 
     def _end_round(self) -> None:
-        self._round_end = self._delivered
+        self._round_end = self.delivered
         lost, acked = self._round_lost, self._round_acked
         queued = self._round_rtt > self._min_rtt + max(0.005, self._min_rtt / 4)
         congested = queued and lost > CONGESTED_LOSS * (lost + acked)

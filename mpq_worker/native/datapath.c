@@ -66,9 +66,7 @@ void datapath_forget(struct datapath *dp, struct path *path) {
         if (dp->other[i].path != path)
             dp->other[kept++] = dp->other[i];
     dp->other_count = kept;
-    for (struct item *item = path->queue.head; item; item = item->next)
-        dp->gone_full += segments_left(&item->segments);
-    dp->gone_full += path->queue.full_drops;
+    dp->gone_full += queue_packets(&path->queue) + path->queue.full_drops;
     dp->gone_codel += path->queue.codel_drops;
 }
 
@@ -191,7 +189,9 @@ void datapath_datagrams(struct datapath *dp, const uint8_t *data, size_t length,
 void datapath_flush(struct datapath *dp, double now) {
     for (int i = dp->busy_count - 1; i >= 0; i--) {
         struct path *path = dp->busy[i];
-        if (path_waits(path) && now >= path->pace_at)
+        if (!path_waits(path))
+            path->pace_at = 0;
+        else if (now >= path->pace_at)
             path_pump(dp, path, now);
         if (path->unacked && (path->unacked >= path->ack_every || path->ack_gap || now >= path->ack_at))
             path_acknowledge(dp, path, now);

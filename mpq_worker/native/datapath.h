@@ -131,6 +131,8 @@ void path_pump(struct datapath *dp, struct path *path, double now);
 void path_acknowledge(struct datapath *dp, struct path *path, double now);
 /* A packet of PING and PADDING, `size` bytes of UDP payload. Returns its number, -1 if it cannot be. */
 int64_t path_probe(struct datapath *dp, struct path *path, size_t size, double now);
+/* The peer sends under its next key, from `number` on. Python derives the one after it. */
+void path_advance(struct datapath *dp, struct path *path, uint64_t number, double now);
 /* Closes and seals what is being built. */
 void batch_seal(struct datapath *dp, double now);
 

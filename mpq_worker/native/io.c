@@ -68,6 +68,13 @@ int io_use_tun(struct io *io, int fd) {
     return 0;
 }
 
+int io_plain_tun(int fd) {
+    struct ifreq request = {0};
+    if (ioctl(fd, TUNGETIFF, &request) < 0 || ioctl(fd, TUNSETOFFLOAD, 0UL) < 0)
+        return -errno;
+    return (request.ifr_flags & IFF_VNET_HDR) != 0;
+}
+
 void io_use_udp(struct io *io, int fd) {
     int zero = 0, one = 1;
     io->features.udp_segment = setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;

@@ -31,6 +31,9 @@ void io_end(struct io *io);
 /* Uses a TUN and asks for its offloads. 0, or -errno if it is no TUN that we can use. */
 int io_use_tun(struct io *io, int fd);
 
+/* Takes a TUN's offloads away. Whether its packets have a virtio header, or -errno. */
+int io_plain_tun(int fd);
+
 /* Uses a socket and asks for its offloads. */
 void io_use_udp(struct io *io, int fd);
 

@@ -12,7 +12,6 @@ struct path *path_new(void *owner, const struct limits *limits, uint64_t next, u
     path->owner = owner;
     path->index = -1;
     path->first = -1;
-    path->allowance = -1;
     path->ack_every = 2;
     path->heard = path->refilled = path->ack_sent = now;
     received_begin(&path->received);

@@ -42,7 +42,6 @@ struct path {
     size_t cid_length;
     uint8_t remote[MAX_REMOTE]; /* where packets come from and go to; empty on a connected socket */
     size_t remote_length;
-    int64_t allowance; /* bytes that may go to an address not yet validated; -1: it is */
 
     struct received received;
     uint64_t opened, failed;

@@ -31,8 +31,7 @@ static const struct packet_key *choose(const struct path *path, int phase, uint6
     return key && key->context ? key : NULL;
 }
 
-/* The peer sends under its next key. Python derives the one after it. */
-static void advance_phase(struct datapath *dp, struct path *path, uint64_t number, double now) {
+void path_advance(struct datapath *dp, struct path *path, uint64_t number, double now) {
     packet_key_clear(&path->previous);
     path->previous = path->current;
     path->current = path->next;
@@ -177,9 +176,7 @@ int path_open(struct datapath *dp, struct path *path, const uint8_t *data, size_
     if (elsewhere || (header[0] & RESERVED_BITS) || !understand(path, p, end))
         return 0;
     if (key == &path->next)
-        advance_phase(dp, path, number, now);
-    if (path->allowance >= 0)
-        path->allowance += 3 * (int64_t)length;
+        path_advance(dp, path, number, now);
     dp->plain_used += length;
     int eliciting = 0;
     struct frame frame;

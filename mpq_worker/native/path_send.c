@@ -21,8 +21,7 @@ static size_t room(const struct datapath *dp) {
 }
 
 static int window_open(const struct path *path) {
-    return path->sent.bytes + path->elsewhere + path->payload <= path->window && sent_has_room(&path->sent) &&
-           (path->allowance < 0 || path->allowance >= (int64_t)path->payload);
+    return path->sent.bytes + path->elsewhere + path->payload <= path->window && sent_has_room(&path->sent);
 }
 
 static void refill(struct path *path, double now) {
@@ -104,18 +103,22 @@ static void close_packet(struct datapath *dp, double now) {
         return;
     append_ack(dp, now);
     size_t length = (size_t)(dp->open_at - dp->open), size = length + TAG;
+    if (length == header_length(path)) { /* there was nothing to acknowledge */
+        dp->open = dp->open_at = NULL;
+        path->unacked = 0;
+        path->ack_at = 0;
+        return;
+    }
     if (path->sent.bytes + path->elsewhere + 2 * path->payload >= path->window)
         path->window_filled = 1;
     if (dp->open_eliciting && !path->sent.packets)
         datapath_note(dp, path, EVENT_FLIGHT);
     dp->built[dp->built_count++] = (struct built){dp->out_used, length, path->sent.next};
-    sent_add(&path->sent, dp->open_eliciting ? (uint32_t)size : 0, now, !path_waits(path));
+    sent_add(&path->sent, dp->open_eliciting ? (uint32_t)size : 0, now, !path_waits(path), 0);
     extend_runs(dp, path, size);
     dp->out_used += size;
     dp->open = dp->open_at = NULL;
     path->tokens -= (double)size;
-    if (path->allowance >= 0)
-        path->allowance = path->allowance > (int64_t)size ? path->allowance - (int64_t)size : 0;
     if (dp->open_eliciting && path->asked == 0)
         path->asked = now;
 }
@@ -225,7 +228,7 @@ void path_pump(struct datapath *dp, struct path *path, double now) {
 }
 
 void path_acknowledge(struct datapath *dp, struct path *path, double now) {
-    if (path->unacked && (path->allowance < 0 || path->allowance >= (int64_t)path->payload)) {
+    if (path->unacked) {
         close_packet(dp, now);
         begin_packet(dp, path, now);
         close_packet(dp, now);
@@ -233,7 +236,7 @@ void path_acknowledge(struct datapath *dp, struct path *path, double now) {
 }
 
 int64_t path_probe(struct datapath *dp, struct path *path, size_t size, double now) {
-    if (!sent_has_room(&path->sent) || path->allowance >= 0 || size > MAX_DATAGRAM)
+    if (!sent_has_room(&path->sent) || size > MAX_DATAGRAM)
         return -1;
     close_packet(dp, now);
     size_t payload = path->payload;

@@ -37,6 +37,26 @@ void queue_push(struct queue *q, const struct segments *s, double since) {
     q->bytes += s->length;
 }
 
+size_t queue_packets(const struct queue *q) {
+    size_t packets = 0;
+    for (const struct item *item = q->head; item; item = item->next)
+        packets += segments_left(&item->segments);
+    return packets;
+}
+
+void queue_move(struct queue *from, struct queue *to) {
+    if (!from->head)
+        return;
+    *from->tail = to->head;
+    if (!to->head)
+        to->tail = from->tail;
+    to->head = from->head;
+    to->bytes += from->bytes;
+    from->head = NULL;
+    from->tail = &from->head;
+    from->bytes = 0;
+}
+
 void queue_pop(struct queue *q) {
     struct item *item = q->head;
     q->head = item->next;

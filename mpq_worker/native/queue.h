@@ -34,6 +34,12 @@ void queue_push(struct queue *q, const struct segments *s, double since);
 /* The head, after CoDel has dropped what it must, packet by packet; NULL if the queue is empty. */
 struct item *queue_head(struct queue *q, double now);
 
+/* Packets in it. */
+size_t queue_packets(const struct queue *q);
+
+/* Puts all that is in `from` before what is in `to`. */
+void queue_move(struct queue *from, struct queue *to);
+
 /* Takes the head away. */
 void queue_pop(struct queue *q);
 

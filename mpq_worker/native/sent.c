@@ -4,7 +4,7 @@
 #include <string.h>
 
 enum { REMEMBERED = 2048 }; /* settled packets that may still prove not to be lost */
-enum state { ELSEWHERE, IN_FLIGHT, LOST, ACKED }; /* ELSEWHERE: not ours, or not counted */
+enum state { NOT_COUNTED, IN_FLIGHT, LOST, ACKED };
 
 static struct sent_packet *at(const struct sent *s, uint64_t number) { return &s->ring[number & s->mask]; }
 
@@ -64,11 +64,12 @@ static void make_room(struct sent *s) {
         s->oldest = s->floor;
 }
 
-void sent_add(struct sent *s, uint32_t size, double now, int app_limited) {
+void sent_add(struct sent *s, uint32_t size, double now, int app_limited, int python) {
     make_room(s);
     struct sent_packet *p = at(s, s->next++);
     p->size = size;
-    p->state = size ? IN_FLIGHT : ELSEWHERE;
+    p->state = size ? IN_FLIGHT : NOT_COUNTED;
+    p->python = (uint8_t)python;
     if (!size)
         return;
     if (!s->packets)
@@ -76,11 +77,21 @@ void sent_add(struct sent *s, uint32_t size, double now, int app_limited) {
     p->token = (struct token){now, s->delivered_time, s->first_sent_time, s->delivered, app_limited};
     s->bytes += size;
     s->packets++;
+    s->count++;
+    s->last = now;
 }
 
-void sent_skip(struct sent *s, uint64_t next) {
-    while (s->next < next)
-        sent_add(s, 0, 0, 0);
+void sent_elsewhere(struct sent *s, uint64_t number, uint32_t size, double now) {
+    while (s->next < number)
+        sent_add(s, 0, 0, 0, 0);
+    if (s->next == number)
+        sent_add(s, size, now, 1, 1);
+}
+
+/* Python is told of `number`, if it is its own; with so many untold it finds out by its probe timer. */
+static void note(struct sent *s, const struct sent_packet *p, uint64_t number, int acknowledged) {
+    if (p->python && s->note_count < SENT_NOTES)
+        s->notes[s->note_count++] = number << 1 | (unsigned)acknowledged;
 }
 
 static void acknowledge(struct sent *s, uint64_t number, double now) {
@@ -97,6 +108,7 @@ static void acknowledge(struct sent *s, uint64_t number, double now) {
     } else {
         return;
     }
+    note(s, p, number, 1);
     p->state = ACKED;
     s->delivered += p->size;
     s->delivered_time = now;
@@ -136,6 +148,7 @@ void sent_detect_loss(struct sent *s, double loss_delay, double now) {
                 a->loss_time = p->token.sent_time + loss_delay; /* those behind it are younger */
                 break;
             }
+            note(s, p, n, 0);
             p->state = LOST;
             s->bytes -= p->size;
             s->packets--;

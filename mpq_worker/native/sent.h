@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SENT_MIN = 256, SENT_MAX = 16384, REORDER_MIN = 3, REORDER_MAX = 4096 };
+enum { SENT_MIN = 256, SENT_MAX = 16384, REORDER_MIN = 3, REORDER_MAX = 4096, SENT_NOTES = 128 };
 
 /* What was known of the path when a packet left. */
 struct token {
@@ -18,7 +18,7 @@ struct token {
 struct sent_packet {
     struct token token;
     uint32_t size;
-    uint8_t state;
+    uint8_t state, python; /* `python`: built there, and to be told of its fate */
 };
 
 /* What acknowledgements have said since the last `sent_take`. */
@@ -39,6 +39,10 @@ struct sent {
     uint64_t bytes, packets; /* in flight */
     uint64_t delivered;
     double delivered_time, first_sent_time;
+    uint64_t notes[SENT_NOTES]; /* fates of Python's packets: number << 1 | acknowledged */
+    unsigned note_count;
+    uint64_t count; /* packets that were ever in flight */
+    double last;    /* when one last left */
     uint64_t threshold; /* packets of reordering that are no loss; grows when a loss proves spurious */
     struct ack_summary summary;
 };
@@ -51,10 +55,10 @@ void sent_end(struct sent *s);
 int sent_has_room(const struct sent *s);
 
 /* The next number was used for a packet of `size` bytes; 0: one that is not counted in flight. */
-void sent_add(struct sent *s, uint32_t size, double now, int app_limited);
+void sent_add(struct sent *s, uint32_t size, double now, int app_limited, int python);
 
-/* Numbers up to `next` were used by others. */
-void sent_skip(struct sent *s, uint64_t next);
+/* Python used `number`, and those below it for nothing. */
+void sent_elsewhere(struct sent *s, uint64_t number, uint32_t size, double now);
 
 /* A range of an ACK frame, both ends inclusive, which the caller gives newest first; `next` bounds what is valid. */
 void sent_acked(struct sent *s, uint64_t low, uint64_t high, double now);

@@ -21,7 +21,7 @@ from aioquic.quic.stream import QuicStream
 
 from mpq_worker.quic.header import CID_LENGTH
 from mpq_worker.quic.keys import KeyRing
-from mpq_worker.quic.recovery import CongestionControl, Pacer
+from mpq_worker.quic.recovery import ALGORITHM, CongestionControl, Pacer, Recovery
 from mpq_worker.quic.verify import verify_certificate
 
 ACK_DELAY = (0.001, 0.004)
@@ -47,18 +47,27 @@ PRIVATE_NAMES = (
     "_handshake_confirmed",
     "_host_cid_seq",
     "_host_cids",
+    "_idle_timeout",
     "_initialize",
     "_local_initial_source_connection_id",
     "_local_max_streams_bidi",
     "_local_max_streams_uni",
     "_loss",
     "_loss._cc",
+    "_loss._detect_loss",
     "_loss._pacer",
+    "_loss._pto_count",
+    "_loss._rtt_first_sample_time",
+    "_loss._rtt_initial",
     "_loss._rtt_initialized",
+    "_loss._rtt_latest",
     "_loss._rtt_min",
     "_loss._rtt_smoothed",
+    "_loss._rtt_variance",
+    "_loss._time_of_last_sent_ack_eliciting_packet",
     "_network_paths",
     "_original_destination_connection_id",
+    "_packet_number",
     "_payload_received",
     "_peer_cid",
     "_remote_active_connection_id_limit",
@@ -113,11 +122,18 @@ class Connection(QuicConnection):
         if self._is_client:
             self._peer_cid.cid = bytes((slot,)) + self._peer_cid.cid[1:]
             self._original_destination_connection_id = self._peer_cid.cid
+        self.recovery = self._loss = Recovery(
+            congestion_control_algorithm=ALGORITHM,
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=configuration.max_datagram_size,
+            peer_completed_address_validation=not configuration.is_client,
+            send_probe=self._send_probe,
+        )
         control = self._loss._cc
         assert isinstance(control, CongestionControl)
         control.limit(configuration.max_datagram_size, max_window)
         self._loss._pacer = Pacer(control, configuration.max_datagram_size)
-        self.control = control
+        self.control = self.recovery.control = control
 
     def _issue(self, sequence_number: int) -> QuicConnectionId:
         cid = bytes((self._slot,)) + os.urandom(CID_LENGTH - 1)

@@ -3,8 +3,9 @@
     handle_datagram, handle_timer, handle_signature   in
     poll_event, poll_transmit, poll_timeout           out
 
-Together with its siblings in this package it is all that knows aioquic, and the place where the native data path
-will take 1-RTT packets over: DATAGRAM payloads go in by `send_datagram`, come out as `Datagram` events.
+Together with its siblings in this package it is all that knows aioquic. DATAGRAM payloads go in by `send_datagram`
+and come out as `Datagram` events, until `go_native` hands them to the native loop; then only those come out here that
+shared a packet with frames of aioquic's.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import AlertDescription, CipherSuite, Epoch, load_pem_x509_certificates
 from greenlet import greenlet
 
-from mpq_worker.contract import Credentials, Timing, Transport
+from mpq_worker._datapath import Datapath, Path
+from mpq_worker.contract import Credentials, QueueLimits, Timing, Transport
 from mpq_worker.errors import DropReason
 from mpq_worker.quic.connection import MAX_CONTROL_DATA, Connection
 from mpq_worker.quic.header import CID_LENGTH, stateless_reset_token
+from mpq_worker.quic.native import NativeSpace
 from mpq_worker.quic.recovery import ALGORITHM
 from mpq_worker.quic.signer import RemoteKey, SignatureRefused
 from mpq_worker.wire import ALPN, CONTROL_STREAM, DATAGRAM_OVERHEAD, one_line
@@ -151,6 +154,9 @@ class Session:
         self._signing_until = 0.0
         self._held: deque[tuple[bytes, Address]] = deque()
         self._pending_bytes = 0
+        self._native: NativeSpace | None = None
+        self._remote: Callable[[Address], bytes] = bytes
+        self._stirred = True  # aioquic may have something to send
         self.connected = False
         self.closed = False
         self.cids_changed = True
@@ -172,6 +178,8 @@ class Session:
         ring = self._connection.ring
         ring.now = now
         opened = ring.opened
+        if self._native is not None:
+            self._native.before(now)
         if self.connected:
             self._guarded(self._connection.receive_datagram, data, addr, now)
             if ring.opened == opened and not self.closed:
@@ -181,8 +189,29 @@ class Session:
                     dropped = DropReason.UNOPENED
         else:
             self._resume(greenlet(partial(self._guarded, self._connection.receive_datagram)), now, data, addr, now)
+        if self._native is not None and not self.closed:
+            self._native.after(now)
+            self._native.set_peer(self._remote(self.address))
+        self._stirred = True
         self._collect()
         return dropped
+
+    def go_native(
+        self, datapath: Datapath, queue: QueueLimits, remote: Callable[[Address], bytes], now: float
+    ) -> Path:
+        """Hand the 1-RTT packets over to the native loop, once connected; `remote` packs an address for it."""
+        self._native = NativeSpace(self._connection, datapath, queue, self._transport.inner_mtu, now)
+        self._remote = remote
+        self._native.set_peer(remote(self.address))
+        return self._native.path
+
+    def handle_native(self, events: int, now: float) -> None:
+        """What the native loop says of this connection."""
+        assert self._native is not None
+        ring = self._connection.ring
+        ring.now, ring.pto = now, self._connection.recovery.get_probe_timeout()
+        self._native.handle(events, now)
+        self._update_key()
 
     def handle_signature(self, signature: bytes, now: float) -> None:
         """The answer to `SignNeeded`; an empty one ends the connection."""
@@ -204,27 +233,35 @@ class Session:
             return
         ring = self._connection.ring
         ring.now = now
-        if not self.closed:
+        deadline = self.poll_timeout()
+        if deadline is not None and now >= deadline:
+            self._stirred = True
             self._guarded(self._connection.handle_timer, now)
             self._collect()
 
     def send_control(self, data: bytes) -> None:
         """Append to the control stream."""
+        self._stirred = True
         self._connection.send_stream_data(CONTROL_STREAM, data)
 
     def can_send(self, size: int) -> bool:
         """Whether the congestion window has room for a datagram of `size` bytes now."""
         control = self._connection.control
-        room = control.congestion_window - control.bytes_in_flight - self._pending_bytes
+        room = control.model.window - control.bytes_in_flight - self._pending_bytes
         return room >= size + DATAGRAM_OVERHEAD
 
     def send_datagram(self, payload: bytes) -> None:
         """Queue one DATAGRAM frame. The caller has checked its size against the inner MTU and asked `can_send`."""
+        if self._native is not None:
+            self._native.path.send_message(payload)
+            return
         self._pending_bytes += len(payload) + DATAGRAM_OVERHEAD
+        self._stirred = True
         self._connection.send_datagram_frame(payload)
 
     def probe(self) -> None:
         """Send a PING at once, whatever the window says (RFC 9002 section 6.2.4)."""
+        self._stirred = True
         self._connection._send_probe()
 
     def migrate(self) -> None:
@@ -240,6 +277,7 @@ class Session:
             handshake.throw(SignatureRefused(reason or "closed"))
         else:
             code = APPLICATION_ERROR if reason else 0
+            self._stirred = True
             self._connection.close(error_code=code, reason_phrase=one_line(reason))
 
     def release(self) -> None:
@@ -256,14 +294,20 @@ class Session:
         """UDP payloads to send, with their destination."""
         if self._signing is not None or self.closed:
             return []
-        ring, loss = self._connection.ring, self._connection._loss
-        ring.now, ring.pto = now, loss.get_probe_timeout()
-        due = ring.sealed >= self._transport.key_update_packets and self._connection._handshake_confirmed
-        if due and ring.may_update(loss.spaces[-1].largest_acked_packet):
-            ring.update_key()
+        if self._native is not None:
+            if not self._stirred:
+                return []
+            self._native.next_number()
+        self._stirred = False
+        ring = self._connection.ring
+        ring.now, ring.pto = now, self._connection.recovery.get_probe_timeout()
+        self._update_key()
         datagrams: list[tuple[bytes, Address]] = []
         self._connection.adapt_ack_delay()
         self._guarded(lambda: datagrams.extend(self._connection.datagrams_to_send(now)))
+        if self._native is not None:
+            self._native.entered(now)
+            self._native.set_peer(self._remote(self.address))
         if self._pending_bytes:
             self._pending_bytes = sum(
                 len(payload) + DATAGRAM_OVERHEAD for payload in self._connection._datagrams_pending
@@ -277,6 +321,8 @@ class Session:
             return self._signing_until
         if self.closed or self._connection._close_at is None:
             return None
+        if self._native is not None:
+            self._native.refresh_idle_timer()
         timer: float | None = self._connection.get_timer()
         return timer
 
@@ -311,6 +357,8 @@ class Session:
     def opened(self) -> int:
         """The highest number of a 1-RTT packet that opened, -1 if none did: proof of a living peer when it grows,
         which a replayed packet cannot bring about."""
+        if self._native is not None:
+            return self._native.path.largest_received
         return self._connection.ring.largest
 
     @property
@@ -332,19 +380,31 @@ class Session:
         """Totals of this connection: window, in_flight, sent, acked, lost, received, expected, key_updates;
         and datagram_size, the largest UDP payload it sends."""
         control, ring = self._connection.control, self._connection.ring
+        received, first, largest = ring.opened, ring.first, ring.largest
+        if self._native is not None:
+            path = self._native.path
+            received += path.opened
+            largest = path.largest_received
+            first = path.first_received if first is None else first
         return {
-            "window": control.congestion_window,
+            "window": control.model.window,
             "in_flight": control.bytes_in_flight,
             "sent": control.sent,
             "acked": control.acked,
             "lost": control.lost,
-            "received": ring.opened,
-            "expected": 0 if ring.first is None else ring.largest - ring.first + 1,
+            "received": received,
+            "expected": 0 if first is None or first < 0 else largest - first + 1,
             "key_updates": ring.updates,
             "datagram_size": control.datagram_size,
         }
 
     # ------------------------------------------------------------------ helpers
+
+    def _update_key(self) -> None:
+        ring, connection = self._connection.ring, self._connection
+        due = ring.sealed >= self._transport.key_update_packets and connection._handshake_confirmed
+        if due and ring.may_update(connection.recovery.spaces[-1].largest_acked_packet):
+            ring.update_key()
 
     def _resume(self, handshake: greenlet, now: float, *args: Any) -> None:
         """Run the handshake until it ends or wants a signature."""

@@ -180,7 +180,7 @@ def test_what_waits_for_the_old_connection_leaves_before_what_follows(
 ) -> None:
     """The hub has a burst half sent when the site's new worker takes over."""
     hub, sites = tuns
-    traffic = Traffic(world, hub, {"ship1": sites["ship1"]}, burst=60)
+    traffic = Traffic(world, hub, {"ship1": sites["ship1"]}, burst=45)
     restart = restart_site(world, sites["ship1"], 47000)
     world.net.run(0.03)
     while not restart.led:

@@ -106,7 +106,11 @@ class Pair:
 def forge(session: Session, payload: bytes) -> bytes:
     """A good 1-RTT packet of `session` with any frames in it: what a hostile peer may send."""
     connection = session._connection
+    if session._native is not None:
+        session._native.next_number()
     number, connection._packet_number = connection._packet_number, connection._packet_number + 1
     first = 0x41 | connection.ring.key_phase << 2
     header = bytes((first,)) + connection._peer_cid.cid + (number & 0xFFFF).to_bytes(2, "big")
+    if session._native is not None:
+        session._native.entered(0.0)
     return connection.ring.encrypt_packet(header, payload.ljust(4, b"\x00"), number)

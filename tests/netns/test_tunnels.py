@@ -85,7 +85,7 @@ def test_udp_takes_the_tunnel_of_its_wan_and_class(
         echo = stack.enter_context(bound(system, "server", server, port))
         for lan, count in counts.items():
             client = stack.enter_context(bound(system, "lan", _lan_host(lan, server), dscp=dscp))
-            exchange(client, echo, server, [bytes([lan]) * 100] * count)
+            exchange(client, echo, server, [bytes([lan]) * (100 + i) for i in range(count)])
     assert_carried(sent, {f"{expected}{lan}": count for lan, count in counts.items()})
 
 

@@ -25,9 +25,9 @@ from mpq_worker.wire import CONTEXT_PROBE_REPLY, VERSION, ControlReader, Welcome
 from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, World
 
 NOW = 1000.0
-SITE_ADDRESS = ("100.64.5.2", 46011)
+SITE_ADDRESS = ("100.64.5.2", 46011, b"")
 SITE_INNER = "10.200.11.5"
-STRANGER = ("192.0.2.99", 999)
+STRANGER = ("192.0.2.99", 999, b"")
 _SUITE = CipherSuite.AES_128_GCM_SHA256
 _SECRETS = {"site": b"s" * 32, "hub": b"h" * 32}
 
@@ -57,6 +57,8 @@ def hub_of_one() -> tuple[HubTunnel, Peer]:
     (site,) = core._sites.values()
     guest = _Guest(SITE_ADDRESS, ControlReader(), bytes(32), site, site.inner, parse_prefixes(site.inner), NOW)
     core._guests[peer] = guest
+    adopt(core, peer)
+    core._permit(peer, guest.allowed)
     core._add(peer)
     core._take_over(peer, NOW, in_order=False)
     quiet(core)
@@ -76,6 +78,9 @@ def site() -> tuple[SiteTunnel, Peer]:
     core.handle_timer(NOW)
     (peer,) = core._peers
     establish(peer.session, "site")
+    adopt(core, peer)
+    core._permit(peer, None)
+    core._index(peer)
     core._on_message(peer, Welcome(VERSION, (HUB_INNER,)), NOW)
     core._datagram(peer, encode_probe(CONTEXT_PROBE_REPLY, peer.probes.send(NOW), 0), NOW)
     quiet(core)
@@ -127,6 +132,18 @@ def establish(session: Session, role: str) -> None:
     connection._loss.peer_completed_address_validation = True
     connection._close_at = NOW + 30.0
     session.connected = True
+
+
+def adopt(core: Endpoint, peer: Peer) -> None:
+    """What follows a handshake."""
+    assert core.carrier is not None
+    core.carrier.adopt(peer, NOW)
+    peer.session.cids_changed = True
+
+
+def drops(core: Endpoint) -> int:
+    """Packets that the core and its native loop have dropped."""
+    return sum(core.report(NOW).drops.values())
 
 
 def seal(session: Session, role: str, payload: bytes, number: int) -> bytes:

@@ -12,7 +12,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint bench fuzz acceptance chaos install install-files uninstall deb clean
+.PHONY: help system venv demo test lint bench transfer fuzz acceptance chaos install install-files uninstall deb clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -60,6 +60,9 @@ test: lint build/relay build/load build/copy ## lint, types, imports, and every 
 bench: venv build/relay build/load build/copy ## beside OpenVPN, wireguard-go, a bare copy; as it grows; writes build/bench.json, .png
 	@$(MAKE) -s system DEB_COMMANDS="openvpn:openvpn wireguard-go:wireguard-go wg:wireguard-tools" DEB_FILES=
 	@$(PY) -m tools.bench $(if $(RUNS),--runs $(RUNS)) $(ONLY)
+
+transfer: venv build/relay ## 20 GB through a tunnel, and under loss and reordering, byte for byte; writes build/transfer.json
+	@$(PY) -m tools.bench.transfer $(if $(SHARE),--share $(SHARE))
 
 fuzz: venv ## everything that reads what others write, for SECONDS (300); writes build/fuzz.json
 	@$(PY) -m pip install -q --disable-pip-version-check -e .[dev,fuzz]

@@ -25,8 +25,9 @@ from tools.ping import Stream
 from tools.product import Product
 from tools.sockets import Via
 from tools.system import SIDES
-from tools.topology import HUB, HUB6, LANS, SERVER, SERVER6, WANS, lan_address
+from tools.topology import HUB, HUB6, LANS, SERVER, SERVER6, WANS, Role, lan_address
 from tools.traffic import start_pings
+from tools.transfer import Transfer
 from tools.wait import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -152,6 +153,25 @@ def test_too_big_with_df_is_answered_with_the_tunnels_mtu(system: System, server
 def test_megabytes_of_tcp_arrive_unchanged_both_ways_at_once(system: System, server: str) -> None:
     sent, received = transfer(system, _lan_host(1, server), server, 443, 2_000_000)
     assert sent == received
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_tcp_arrives_unchanged_by_a_path_that_loses_and_reorders(system: System, up: bool) -> None:
+    """`make transfer` does it with gigabytes."""
+    tunnel, size = system.tunnels["df2"], 1_000_000
+    ends: tuple[Role, Role] = ("site", "hub") if up else ("hub", "site")
+    target, via = (tunnel.peer4, Via(device=tunnel.tun)) if up else (tunnel.inner4, Via())
+    assert target is not None
+    flow = system.deployment.flow("df2")
+    system.lab.loss(flow, 1)
+    system.lab.reorder(WANS[1], 1, 5)
+    try:
+        received = Transfer(system.lab, *ends, target, 7500, size, via).result()
+        assert system.lab.loss_counts()[flow].lost > 0
+    finally:
+        system.lab.clear_loss()
+        system.lab.reorder(WANS[1], 0, 0)
+    assert (received.size, received.wrong_at) == (size, None)
 
 
 # ---------------------------------------------------------------- outside

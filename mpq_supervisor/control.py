@@ -16,10 +16,13 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from mpq_supervisor import happenings, lifecycle
+from mpq_supervisor.classifier import Packet
+from mpq_supervisor.classify import Verdict, parse_packet, rule_counts
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.lifecycle import State
@@ -34,11 +37,20 @@ from mpq_supervisor.requests import (
     Response,
     decode_request,
 )
+from mpq_worker.errors import HostFault
 
 MAX_CLIENTS = 16
 IO_TIMEOUT = 5.0
 
 log = logging.getLogger(__name__)
+
+
+class Classifier(Protocol):
+    """What `classify` asks of `host.Host`."""
+
+    def classify(self, packet: Packet) -> tuple[Verdict, ...]: ...
+
+    def counters(self) -> dict[str, int]: ...
 
 
 Reload = Callable[[], list[str]]
@@ -56,10 +68,11 @@ class ReloadFailed(Exception):
 class Control:
     """Serves `ctl` for one fleet."""
 
-    def __init__(self, fleet: Fleet, plan: Callable[[], HostPlan], reload: Reload) -> None:
+    def __init__(self, fleet: Fleet, plan: Callable[[], HostPlan], reload: Reload, classifier: Classifier) -> None:
         self._fleet = fleet
         self._plan = plan
         self._reload = reload
+        self._classifier = classifier
         self._clients = 0
         self._group: int | None = None
         self._server: asyncio.Server | None = None
@@ -147,7 +160,7 @@ class Control:
         request = decode_request(line)
         if isinstance(request, Response):
             return request
-        if request.command != "status":
+        if request.command not in ("status", "classify"):
             self._log(f"uid {uid}", request)
         return await self._execute(request)
 
@@ -161,6 +174,8 @@ class Control:
                 return Response(Code.OK, tuple(self._reload()) or ("nothing changed",))
             except ReloadFailed as failure:
                 return Response(Code.FAILED, tuple(failure.lines))
+        if request.command == "classify":
+            return self._classify(request)
         try:
             words = request.names or ("all",)
             names = tuple(dict.fromkeys(name for word in words for name in select(self._plan(), word)))
@@ -181,6 +196,24 @@ class Control:
         status = self._fleet.status()
         shown = tuple(worker for worker in status.workers if worker.name in names)
         return Response(code, status=msgspec.structs.replace(status, workers=shown))
+
+    def _classify(self, request: Request) -> Response:
+        plan = self._plan()
+        if plan.role != "site":
+            return Response(Code.FAILED, ("a hub classifies nothing",))
+        try:
+            if not request.names:
+                counters = self._classifier.counters()
+                return Response(Code.OK, rules=rule_counts(plan, counters), counters=counters)
+            source, destination = request.names
+            verdicts = self._classifier.classify(parse_packet(source, destination, request.dscp))
+        except ValueError as error:
+            return Response(Code.USAGE, (str(error),))
+        except HostFault as fault:
+            return Response(Code.FAILED, (str(fault),))
+        if not verdicts:
+            return Response(Code.FAILED, (f"no [[lan]] has a route to {source}",))
+        return Response(Code.OK, tuple(map(str, verdicts)), verdicts=verdicts)
 
     async def _come_up(self, names: tuple[str, ...], seconds: float, before: dict[str, lifecycle.Life]) -> Code:
         """Waits until all are UP, those in `before` after another start; FAILED where that restart failed."""

@@ -6,12 +6,13 @@ import argparse
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from mpq_supervisor.lifecycle import State
 from mpq_supervisor.requests import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
-from mpq_supervisor.table import host_table, worker_page
+from mpq_supervisor.table import host_table, rule_table, worker_page
 
 _DEFAULT_WAIT = 15.0
 _IO_TIMEOUT = 10.0
@@ -26,7 +27,7 @@ def main(args: list[str]) -> int:
     verb: Verb = "status" if options.command == "show" else options.command
     wait = getattr(options, "wait", 0.0)
     names = tuple(name.encode(errors="replace").decode() for name in getattr(options, "names", ()))
-    request = Request(verb, names, wait)
+    request = Request(verb, names, wait, dscp=getattr(options, "dscp", 0))
     try:
         response = ask(options.runtime_dir / SOCKET_NAME, request)
     except PermissionError:
@@ -77,9 +78,27 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--no-wait", dest="wait", action="store_const", const=0.0)
     commands.add_parser("reload", help="read the configuration again")
+    classify = commands.add_parser(
+        "classify",
+        usage="%(prog)s [SRC[:PORT]/PROTO DST[:PORT]] [--dscp N]",
+        help="which rule and tunnel a packet of the LAN takes; alone: how many flows each rule has decided",
+    )
+    classify.add_argument("names", metavar="SRC[:PORT]/PROTO DST[:PORT]", nargs="*", action=_Pair)
+    classify.add_argument("--dscp", type=int, default=0, help="default: %(default)s")
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for programs")
     return parser
+
+
+class _Pair(argparse.Action):
+    """Two arguments or none."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
+    ) -> None:
+        if len(values) not in (0, 2):
+            parser.error("a source and a destination, or neither")
+        setattr(namespace, self.dest, values)
 
 
 def _seconds(text: str) -> float:
@@ -93,6 +112,8 @@ def _print(command: str, response: Response) -> None:
     out = sys.stdout if response.code is Code.OK else sys.stderr
     for line in response.lines:
         print(line, file=out)
+    if response.rules:
+        print(rule_table(response.rules, response.counters))
     if response.status is None:
         return
     if command == "show":

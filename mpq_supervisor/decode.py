@@ -18,7 +18,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from mpq_supervisor.schema import Address, InterfaceName, Name, Network, PortRange, SiteName, TokenHash
+from mpq_supervisor.schema import (
+    Address,
+    InterfaceName,
+    Name,
+    Network,
+    PortRange,
+    Ports,
+    Prefixes,
+    SiteName,
+    TokenHash,
+)
 from mpq_worker.contract import TrafficClass
 
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
@@ -170,9 +180,18 @@ def _ports(value: Any) -> PortRange:
     return PortRange(first, last)
 
 
+def _prefix(value: Any) -> Network:
+    return ip_network(_expect(str, value))
+
+
+def _or_set(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What `parse` reads, or "@NAME"."""
+    return lambda value: value if isinstance(value, str) and value.startswith("@") else parse(value)
+
+
 _PARSERS: dict[Any, Callable[[Any], Any]] = {
     Address: lambda value: ip_address(_expect(str, value)),
-    Network: lambda value: ip_network(_expect(str, value)),
+    Network: _prefix,
     IPv4Network: _network(IPv4Network),
     IPv6Network: _network(IPv6Network),
     InterfaceName: _interface,
@@ -180,5 +199,7 @@ _PARSERS: dict[Any, Callable[[Any], Any]] = {
     SiteName: _matching(_SITE_NAME, "is no name (up to 63 letters, digits, - _ and .)"),
     TokenHash: _matching(_TOKEN_HASH, "is no hash of a token; `mpq-supervisor token` makes them"),
     PortRange: _ports,
+    Ports: _or_set(_ports),
+    Prefixes: _or_set(_prefix),
     TrafficClass: lambda value: TrafficClass[_one_of([c.name.lower() for c in TrafficClass], value).upper()],
 }

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from logging import Logger
 from typing import Literal
 
-from mpq_supervisor import guard, nft, sockets, sysctl
+from mpq_supervisor import guard, nft, ruleset, sockets, sysctl
+from mpq_supervisor.classifier import Packet
+from mpq_supervisor.classify import Verdict, verdicts
 from mpq_supervisor.monitor import Monitor
 from mpq_supervisor.netlink import Netlink
 from mpq_supervisor.network import Desired, LinkState, closed, desired, link_state
@@ -36,7 +38,7 @@ class Host:
         self._plan = plan
         self._log = log
         self._netlink = Netlink()
-        self._table = nft.Table(nft.TABLE)
+        self._table = nft.Table(ruleset.TABLE)
         self._guard = nft.Table(guard.TABLE, dynamic=True)
         self._monitor: Monitor | None = None
         self._callback: Callable[[str], None] = lambda wan: None
@@ -156,6 +158,14 @@ class Host:
         group = self._groups.get(_port(worker))
         return group.drops(SINK_SLOT) if group is not None else 0
 
+    def classify(self, packet: Packet) -> tuple[Verdict, ...]:
+        """Where the first packet of such a flow would go, for each LAN that it may come from."""
+        return verdicts(self._plan, self._netlink.snapshot().routes, packet)
+
+    def counters(self) -> dict[str, int]:
+        """Packets by counter of `ruleset`: of each class, what was refused, of each rule. Raises HostFault."""
+        return self._table.counters()
+
     def _tun(self, name: str) -> int:
         """The TUN to lend. Deleted, it ends its worker before `watch` can tell; then it is mended here."""
         if not is_there(self._tuns[name]):
@@ -164,7 +174,7 @@ class Host:
         return self._tuns[name]
 
     def _filter(self) -> None:
-        self._table.apply(nft.render(self._plan))
+        self._table.apply(ruleset.render(self._plan))
         if self._plan.role == "hub":
             self._guard.apply(guard.render(self._plan))
 

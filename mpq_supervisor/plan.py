@@ -12,8 +12,6 @@ from typing import Literal
 import msgspec
 
 from mpq_supervisor.arithmetic import (
-    BULK,
-    CRITICAL,
     DEFAULT,
     DEFAULT_CLASSES,
     HUB_HOST,
@@ -34,6 +32,7 @@ from mpq_supervisor.arithmetic import (
     suffix_of,
     tunnel_names,
 )
+from mpq_supervisor.classifier import PrefixSets, RulePlan, plan_rules
 from mpq_supervisor.decode import nearest
 from mpq_supervisor.schema import (
     Address,
@@ -43,8 +42,6 @@ from mpq_supervisor.schema import (
     Identity,
     Listener,
     Portal,
-    PortRange,
-    Rule,
     SiteConfig,
     Supervisor,
     Wan,
@@ -53,30 +50,17 @@ from mpq_supervisor.schema import (
 from mpq_worker.contract import SiteEntry, Timing, TrafficClass, Transport, door_of, slot_of
 
 __all__ = [
-    "LAST_RESORT",
     "ClassPlan",
     "HostPlan",
     "HubWorkerPlan",
     "LanPlan",
-    "PortRange",
-    "Rule",
+    "RulePlan",
     "TunnelPlan",
     "UnknownName",
     "WanPlan",
     "make_plan",
     "select",
 ]
-
-DEFAULT_RULES = (
-    Rule(traffic_class=CRITICAL, protocol="udp", ports=(PortRange(5060, 5060), PortRange(10000, 20000))),
-    Rule(traffic_class=CRITICAL, dscp=(46,)),
-    Rule(
-        traffic_class=DEFAULT,
-        protocol="tcp",
-        ports=(PortRange(80, 80), PortRange(443, 443), PortRange(8443, 8443)),
-    ),
-)
-LAST_RESORT = BULK
 
 
 class WanPlan(msgspec.Struct, frozen=True):
@@ -137,12 +121,19 @@ class TunnelPlan(msgspec.Struct, frozen=True):
 
 
 class LanPlan(msgspec.Struct, frozen=True):
-    """Where traffic that enters by `interface` goes, by class; a class without a tunnel is refused."""
+    """Where traffic that enters by `interface` goes, by class; a class without a tunnel is refused. With a
+    `traffic_class` of its own it is all of that one."""
 
     name: str
     interface: str
     wan: str
     tunnels: dict[TrafficClass, str]
+    traffic_class: TrafficClass | None
+
+    @property
+    def bound(self) -> str | None:
+        """The one tunnel of all its traffic, where the interface decides that."""
+        return None if self.traffic_class is None else self.tunnels.get(self.traffic_class)
 
 
 class HubWorkerPlan(msgspec.Struct, frozen=True):
@@ -190,7 +181,8 @@ class HostPlan(msgspec.Struct, frozen=True):
     classes: tuple[ClassPlan, ...]
     wans: tuple[WanPlan, ...]
     lans: tuple[LanPlan, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[RulePlan, ...]
+    sets: PrefixSets
     tunnels: tuple[TunnelPlan, ...]
     hub_workers: tuple[HubWorkerPlan, ...]
     nat_interface: str | None
@@ -283,8 +275,12 @@ def _plan_site(config: SiteConfig) -> HostPlan:
         hub_name=config.hub.name,
         classes=tuple(classes.values()),
         wans=tuple(wans),
-        lans=tuple(LanPlan(lan.name, lan.interface, lan.wan, _lan_tunnels(carried[lan.wan])) for lan in config.lan),
-        rules=config.rule or tuple(rule for rule in DEFAULT_RULES if rule.traffic_class in classes),
+        lans=tuple(
+            LanPlan(lan.name, lan.interface, lan.wan, _lan_tunnels(carried[lan.wan]), lan.traffic_class)
+            for lan in config.lan
+        ),
+        rules=plan_rules(config.rule, config.sets, classes),
+        sets={name: tuple(map(str, entry.prefixes)) for name, entry in config.sets.items()},
         tunnels=tuple(tunnels),
         hub_workers=(),
         nat_interface=None,
@@ -363,6 +359,7 @@ def _plan_hub(config: HubConfig) -> HostPlan:
         wans=(),
         lans=(),
         rules=(),
+        sets={},
         tunnels=(),
         hub_workers=tuple(workers),
         nat_interface=config.nat.interface if config.nat else None,

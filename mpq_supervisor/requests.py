@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from mpq_supervisor.classify import RuleCount, Verdict
 from mpq_supervisor.status import HostStatus
 
 SOCKET_NAME = "ctl.sock"
@@ -25,27 +26,34 @@ class Code(IntEnum):
     REFUSED = 5
 
 
-Verb = Literal["status", "start", "stop", "restart", "reload"]
+Verb = Literal["status", "start", "stop", "restart", "reload", "classify"]
 PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart"})
 """What the portal may ask for, whoever asks it."""
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`names` as `plan.select` takes them, none meaning all; `wait` is how many seconds to wait for UP; `by` is
-    for the log: whom the portal asks for."""
+    for the log: whom the portal asks for.
+
+    For classify they are source and destination as `classify.parse_packet` takes them; none asks for the counters.
+    """
 
     command: Verb
     names: tuple[str, ...] = ()
     wait: float = 0.0
     by: str = ""
+    dscp: int = 0
 
 
 class Response(msgspec.Struct, frozen=True):
-    """`lines` are for people, `status` (restricted to the names) for everything else."""
+    """`lines` are for people, the rest for everything else: `status` restricted to the names, answers to classify."""
 
     code: Code
     lines: tuple[str, ...] = ()
     status: HostStatus | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    rules: tuple[RuleCount, ...] = ()
+    counters: dict[str, int] = {}
 
 
 def decode_request(line: bytes) -> Request | Response:

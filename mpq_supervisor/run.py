@@ -85,7 +85,7 @@ class _Supervisor:
             log.warning("%s", problem)
         self._host.up()
         self._fleet = Fleet(self._plan, secrets, self._host, zygote, register, self._duty, weights)
-        control = Control(self._fleet, lambda: self._plan, self._reload)
+        control = Control(self._fleet, lambda: self._plan, self._reload, self._host)
         await control.start(self._directory, self._plan.supervisor.control_group)
         self._feed = Feed(self._fleet.status)
         logging.getLogger().addHandler(self._feed)

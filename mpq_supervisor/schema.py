@@ -27,11 +27,18 @@ InnerMtu = Annotated[int, Meta(ge=1280, le=8900)]  # 1280: RFC 8200 section 5
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
+SetName = Annotated[str, "@ and the name of a [set.NAME]"]
+Prefixes = Network | SetName
+
+
 class PortRange(msgspec.Struct, frozen=True):
     """Ports `first` to `last`, both included; written 5060, "5060" or "10000-20000"."""
 
     first: int
     last: int
+
+
+Ports = PortRange | SetName
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -139,20 +146,31 @@ class Wan(_Section, frozen=True):
 
 
 class Lan(_Section, frozen=True):
-    """An interface whose incoming traffic takes the tunnels of one WAN."""
+    """An interface whose incoming traffic takes the tunnels of one WAN; with a class, that one's only."""
 
     name: Name
     interface: InterfaceName
     wan: str
+    traffic_class: TrafficClass | None = msgspec.field(default=None, name="class")
+
+
+class NameSet(_Section, frozen=True):
+    """Prefixes and ports under a name, for rules to use as "@NAME"."""
+
+    prefixes: tuple[Network, ...] = ()
+    ports: tuple[PortRange, ...] = ()
 
 
 class Rule(_Section, frozen=True):
     """One line of the classifier: every field that is given must match; `ports` are destination ports."""
 
     traffic_class: TrafficClass = msgspec.field(name="class")
+    name: Name | None = None
     protocol: Literal["tcp", "udp", "sctp", "icmp", "icmpv6", "esp", "gre"] | None = None
-    ports: tuple[PortRange, ...] = ()
+    ports: tuple[Ports, ...] = ()
     dscp: tuple[Dscp, ...] = ()
+    source: tuple[Prefixes, ...] = ()
+    destination: tuple[Prefixes, ...] = ()
 
 
 class SiteConfig(_Section, frozen=True):
@@ -167,6 +185,7 @@ class SiteConfig(_Section, frozen=True):
     matrix: dict[str, tuple[TrafficClass, ...]] = {}
     lan: tuple[Lan, ...] = ()
     rule: tuple[Rule, ...] = ()
+    sets: dict[Name, NameSet] = msgspec.field(default={}, name="set")
     supervisor: Supervisor = Supervisor()
     watchdog: Watchdog = Watchdog()
     portal: Portal | None = None

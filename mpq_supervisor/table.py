@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from mpq_supervisor.classify import RuleCount
 from mpq_supervisor.status import HostStatus, WorkerStatus
 
 _UNKNOWN = "-"
@@ -71,6 +72,13 @@ def worker_page(worker: WorkerStatus) -> str:
     ]
     width = max(len(key) for key, _ in pairs)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in pairs)
+
+
+def rule_table(rules: Iterable[RuleCount], counters: Mapping[str, int]) -> str:
+    """`ctl classify` alone: a line per rule, and what did not get into a tunnel."""
+    rows = [(rule.rule, rule.traffic_class, str(rule.flows), rule.matches) for rule in rules]
+    lost = [f"{name} {count}" for name, count in counters.items() if name.startswith(("refused_", "crossed", "leak"))]
+    return "\n".join([*_aligned(("RULE", "CLASS", "FLOWS", "MATCHES"), rows), "", f"packets: {', '.join(lost)}"])
 
 
 def duration(seconds: float) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import chain
 
 from mpq_supervisor import arithmetic
+from mpq_supervisor.classifier import CATCH_ALL, WITH_PORTS, rule_name
 from mpq_supervisor.decode import join, nearest
 from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each, is_host
-from mpq_supervisor.schema import Inner, SiteConfig
+from mpq_supervisor.schema import Inner, Prefixes, SiteConfig
 from mpq_worker.contract import TrafficClass
 
-_WITH_PORTS = ("tcp", "udp", "sctp")
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 
 def check_site(config: SiteConfig, problems: Problems) -> None:
@@ -126,16 +129,62 @@ def _check_lans(config: SiteConfig, problems: Problems) -> None:
     for path, lan in lans:
         if lan.wan not in names and 0 < len(names) == len(config.wan):
             problems.add(f"{path}.wan", f'no WAN "{lan.wan}"{nearest(lan.wan, names)}')
+        if lan.traffic_class is not None:
+            _check_class(config, f"{path}.class", lan.traffic_class, problems)
         for wan_path, wan in wans.items():
             if lan.interface == wan.interface:
                 problems.add(f"{path}.interface", f'"{lan.interface}" is the interface of {wan_path}')
 
 
 def _check_rules(config: SiteConfig, problems: Problems) -> None:
-    for path, rule in each(config.rule, "rule"):
+    for name, entry in config.sets.items():
+        path = join("set", name)
+        if not _SET_NAME.fullmatch(name):
+            problems.add(path, "is no name of a set (up to 32 letters, digits, - and _)")
+        if not entry.prefixes and not entry.ports:
+            problems.add(path, "is empty")
+        _check_prefixes(f"{path}.prefixes", entry.prefixes, problems)
+    rules = list(each(config.rule, "rule"))
+    places = [place for place, rule in enumerate(config.rule) if rule is not None]
+    names = [(path, rule_name(place, rule)) for place, (path, rule) in zip(places, rules, strict=True)]
+    problems.check_unique("rule", "name", names)
+    for path, rule in rules:
         _check_class(config, f"{path}.class", rule.traffic_class, problems)
-        if rule.ports and rule.protocol not in _WITH_PORTS:
-            problems.add(f"{path}.ports", f"need protocol = {', '.join(_WITH_PORTS)}")
+        if rule.name == CATCH_ALL.name:
+            problems.add(f"{path}.name", f'"{rule.name}" is what matches no rule')
+        if rule.ports and rule.protocol not in WITH_PORTS:
+            problems.add(f"{path}.ports", f"need protocol = {', '.join(WITH_PORTS)}")
+        _check_sets(config, f"{path}.ports", rule.ports, "ports", problems)
+        versions = {4, 6}
+        for key, prefixes in (("source", rule.source), ("destination", rule.destination)):
+            _check_sets(config, f"{path}.{key}", prefixes, "prefixes", problems)
+            _check_prefixes(f"{path}.{key}", prefixes, problems)
+            versions &= _versions(config, prefixes) or versions
+        if not versions:
+            problems.add(path, "matches nothing: source and destination are of different IP versions")
+
+
+def _check_sets(config: SiteConfig, path: str, items: Sequence[object], key: str, problems: Problems) -> None:
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            continue
+        entry = config.sets.get(item[1:])
+        if entry is None:
+            problems.add(f"{path}[{index}]", f'no set "{item[1:]}"{nearest(item[1:], config.sets)}')
+        elif not getattr(entry, key):
+            problems.add(f"{path}[{index}]", f'the set "{item[1:]}" has no {key}')
+
+
+def _check_prefixes(path: str, prefixes: Sequence[Prefixes], problems: Problems) -> None:
+    for index, prefix in enumerate(prefixes):
+        if not isinstance(prefix, str) and prefix.prefixlen == 0:
+            problems.add(f"{path}[{index}]", f"{prefix} is everything: leave it out")
+
+
+def _versions(config: SiteConfig, prefixes: Sequence[Prefixes]) -> set[int]:
+    """IP versions of prefixes and of those in sets."""
+    sets = (config.sets[item[1:]].prefixes for item in prefixes if isinstance(item, str) and item[1:] in config.sets)
+    return {n.version for n in (*prefixes, *chain.from_iterable(sets)) if not isinstance(n, str)}
 
 
 def _check_class(config: SiteConfig, path: str, traffic_class: TrafficClass, problems: Problems) -> None:

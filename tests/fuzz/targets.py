@@ -16,7 +16,7 @@ import msgspec
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicProtocolVersion
 
-from mpq_supervisor import guard, nft
+from mpq_supervisor import guard, ruleset
 from mpq_supervisor.config import ConfigError, parse
 from mpq_supervisor.incarnation import Incarnation, Surroundings
 from mpq_supervisor.lifecycle import Life, Policy, State
@@ -315,7 +315,7 @@ def configuration() -> Target:
             if not error.problems:
                 raise
             return
-        nft.render(plan)
+        ruleset.render(plan)
         for worker in plan.workers:
             if isinstance(worker, HubWorkerPlan):
                 guard.render(plan)

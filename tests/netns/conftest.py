@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 
 import pytest
 
@@ -13,7 +13,7 @@ from mpq_supervisor.host import Host
 from mpq_supervisor.plan import HostPlan, make_plan
 from tests.netns.namespace import Namespace
 from tests.netns.product import System
-from tests.netns.site import LOG, SITE, Capture, Net
+from tests.netns.site import SITE, Capture, Net, hosted
 from tools.lab import Lab
 from tools.lab_config import deploy
 from tools.topology import HUB6, WANS
@@ -35,12 +35,8 @@ def net() -> Iterator[Net]:
 @pytest.fixture
 def site(net: Net, plan: HostPlan) -> Iterator[Host]:
     """mpq's network, up."""
-    with net.site.entered():
-        host = Host(plan, LOG)
-        host.up()
+    with net.site.entered(), hosted(plan) as host:
         yield host
-        with suppress(OSError):  # a test may have taken it down itself
-            host.down("open")
 
 
 @pytest.fixture

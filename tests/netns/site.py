@@ -13,8 +13,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from mpq_supervisor.host import Host
 from mpq_supervisor.plan import HostPlan, TunnelPlan
@@ -102,6 +102,18 @@ class Capture:
                     if source in (b"\xac\x10", b"\x0a\xc8", b"\xfd\x00", b"\xfd\x6d"):  # 172.16, 10.200, …
                         found.append(packet)
         return found
+
+
+@contextmanager
+def hosted(plan: HostPlan) -> Iterator[Host]:
+    """mpq's network in the namespace of the moment, up; at the end all of it is taken away."""
+    host = Host(plan, LOG)
+    try:
+        host.up()
+        yield host
+    finally:
+        with suppress(OSError):  # a test may have taken it down itself
+            host.down("open")
 
 
 def tunnel(plan: HostPlan, name: str) -> TunnelPlan:

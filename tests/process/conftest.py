@@ -14,6 +14,8 @@ import msgspec
 import pytest
 
 from mpq_supervisor import pki
+from mpq_supervisor.classifier import Packet
+from mpq_supervisor.classify import Verdict
 from mpq_supervisor.config import parse
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.leftovers import Register
@@ -110,6 +112,12 @@ class FakeNetwork:
 
     def sunk(self, worker: HubWorkerPlan) -> int:
         return 0
+
+    def classify(self, packet: Packet) -> tuple[Verdict, ...]:
+        return (Verdict("lan1", "voice", "critical", "cr1"),) if packet.port == 5060 else ()
+
+    def counters(self) -> dict[str, int]:
+        return {"rule_voice": 7, "refused_bulk": 3, "bulk": 9}
 
     def close(self) -> None:
         os.close(self.tun)

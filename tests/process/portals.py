@@ -62,7 +62,7 @@ class Portals:
         supervisor = msgspec.structs.replace(plan.supervisor, state_directory=str(self.directory))
         self.plan = msgspec.structs.replace(plan, portal=portal, supervisor=supervisor)
         self.rig = Rig(self.plan, runtime)
-        self.control = Control(self.rig.fleet, lambda: self.plan, list)
+        self.control = Control(self.rig.fleet, lambda: self.plan, list, self.rig.network)
         self.feed = Feed(self.rig.fleet.status)
         LOG.addHandler(self.feed)
         LOG.setLevel(logging.INFO)

@@ -34,7 +34,7 @@ class Served:
     def __init__(self, plan: HostPlan, directory: Path) -> None:
         self.directory = directory
         self.rig = Rig(plan, directory)
-        self.control = Control(self.rig.fleet, lambda: plan, self._reload)
+        self.control = Control(self.rig.fleet, lambda: plan, self._reload, self.rig.network)
         self.reload_problem = ""
 
     def _reload(self) -> list[str]:
@@ -90,6 +90,19 @@ def test_every_command(run: Run, site_plan: HostPlan, tmp_path: Path, capsys: Ca
             served.reload_problem = "wan[1].interface: missing"
             assert await served.ctl("reload") == 1
             assert capsys.readouterr().err == "wan[1].interface: missing\n"
+
+            assert await served.ctl("classify", "172.16.1.9:5060/udp", "192.0.2.1") == 0
+            assert capsys.readouterr().out == "lan1: rule voice, critical, cr1\n"
+            assert await served.ctl("classify", "172.16.1.9/udp", "192.0.2.1:1", "--dscp", "46") == 1
+            assert capsys.readouterr().err == "no [[lan]] has a route to 172.16.1.9/udp\n"
+            assert await served.ctl("classify", "172.16.1.9/udp", "192.0.2.1") == 2
+            assert capsys.readouterr().err == "udp needs a port: 192.0.2.1:PORT\n"
+            assert await served.ctl("classify", "172.16.1.9/udp") == 2
+            assert "a source and a destination, or neither" in capsys.readouterr().err
+            assert await served.ctl("classify") == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert lines[1].split() == ["voice", "critical", "7", "udp", "port", "5060,10000-20000"]
+            assert lines[-1] == "packets: refused_bulk 3"
 
             assert await served.ctl("stop", "cr1", "bulc") == 3
             assert capsys.readouterr().err == 'no "bulc" here (did you mean "bulk"?)\n'

@@ -100,12 +100,13 @@ def test_every_problem_is_found_at_once() -> None:
         "inner.number: 21 does not fit 10.200.10.0/24: 0 to 20 do",
         'lan[0].interface: "wan6" is the interface of wan[2]',
         'lan[0].interface: "wan6" is the interface of wan[3]',
-        "rule[0].ports: need protocol = tcp, udp, sctp",
         "watchdog.probe_interval: must be shorter than peer_timeout",
     ]
 
 
 _WAN6 = 'name = "wan6"\ninterface = "wan6"'
+
+_LAST_TWO = 'name = "quic"\nprotocol = "udp"\nports = [443]\n\n[[rule]]\nclass = "bulk"\nname = "iperf"'
 
 SITE_MISTAKES = [
     (('role = "site"', 'role = "sight"'), "role", 'must be "site" or "hub"'),
@@ -144,6 +145,26 @@ SITE_MISTAKES = [
     (('interface = "lan2"', 'interface = "lan1"'), "lan[1].interface", "taken: lan[0]"),
     (('protocol = "tcp"', ""), "rule[2].ports", "need protocol"),
     (("dscp = [46]\n\n[[rule]]", "dscp = [64]\n\n[[rule]]"), "rule[1].dscp[0]", "<= 63"),
+    (('name = "web"', 'name = "voice"'), "rule[2].name", '"voice" is taken: rule[0]'),
+    (
+        (_LAST_TWO, _LAST_TWO.replace('"quic"', '"4"').replace('name = "iperf"', "")),
+        "rule[4].name",
+        "taken",
+    ),
+    (('name = "web"', 'name = "other"'), "rule[2].name", "is what matches no rule"),
+    (("dscp = [46]", 'source = ["10.0.0.1/8"]'), "rule[1].source[0]", "has host bits set"),
+    (("dscp = [46]", 'source = ["::/0"]'), "rule[1].source[0]", "is everything: leave it out"),
+    (
+        ("dscp = [46]", 'source = ["@offic"]\n[set.office]\nports = [1]'),
+        "rule[1].source[0]",
+        'did you mean "office"?',
+    ),
+    (("dscp = [46]", 'source = ["@office"]\n[set.office]\nports = [1]'), "rule[1].source[0]", "has no prefixes"),
+    (("dscp = [46]", 'source = ["10.0.0.0/8"]\ndestination = ["fd00::/8"]'), "rule[1]", "matches nothing"),
+    (("[supervisor]", "[set.office]\n[supervisor]"), "set.office", "is empty"),
+    (("[supervisor]", '[set."a b"]\nports = [1]\n[supervisor]'), 'set."a b"', "no name of a set"),
+    (("[supervisor]", '[set.a]\nprefixes = ["@b"]\n[supervisor]'), "set.a.prefixes[0]", "does not appear"),
+    (('interface = "lan1"', 'interface = "lan1"\nclass = "voice"'), "lan[0].class", "must be one of critical"),
     (("[supervisor]", "[supervisor]\ntable_base = 240"), "supervisor.table_base", "253, which is the kernel's"),
     (("[supervisor]", "[supervisor]\ntable_base = 265"), "supervisor.table_base", "255, which is the kernel's"),
     (("[supervisor]", "[supervisor]\ntable_base = 10"), "supervisor.table_base", ">= 11"),

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpq_supervisor.classifier import RulePlan
 from mpq_supervisor.config import parse
-from mpq_supervisor.plan import HostPlan, PortRange, Rule, UnknownName, make_plan, select
+from mpq_supervisor.plan import HostPlan, UnknownName, make_plan, select
+from mpq_supervisor.schema import PortRange
 from mpq_worker.contract import SiteEntry, TrafficClass, door_of
 from tests.unit.test_config import HUB, PLAIN, SITE, changed
 
@@ -62,8 +64,8 @@ def test_nine_tunnels_to_the_letter() -> None:
 def test_sample_rules_are_the_default_ones() -> None:
     without = SITE[: SITE.index("[[rule]]")] + SITE[SITE.index("[supervisor]") :]
     assert plan_of(without).rules == plan_of(SITE).rules
-    assert plan_of(SITE).rules[0] == Rule(
-        traffic_class=CRITICAL, protocol="udp", ports=(PortRange(5060, 5060), PortRange(10000, 20000))
+    assert plan_of(SITE).rules[0] == RulePlan(
+        "voice", CRITICAL, protocol="udp", ports=(PortRange(5060, 5060), PortRange(10000, 20000))
     )
 
 
@@ -108,7 +110,7 @@ def test_class_section_changes_and_chooses() -> None:
     text = SITE[: SITE.index("[[rule]]")]
     plan = plan_of(text + '[[class]]\nname = "critical"\ndscp = 34\n[[class]]\nname = "bulk"\n')
     assert [(t.name, t.dscp) for t in plan.tunnels[:3]] == [("cr1", 34), ("br1", 8), ("cr2", 34)]
-    assert {rule.traffic_class for rule in plan.rules} == {CRITICAL}
+    assert {rule.traffic_class for rule in plan.rules} == {CRITICAL, BULK}
 
 
 def test_hub_to_the_letter() -> None:

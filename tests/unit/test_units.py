@@ -14,7 +14,7 @@ import pytest
 from mpq_supervisor import __version__
 from mpq_supervisor.guard import TABLE as GUARD_TABLE
 from mpq_supervisor.network import PROTOCOL
-from mpq_supervisor.nft import TABLE
+from mpq_supervisor.ruleset import TABLE
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "units/mpq-supervisor.service"

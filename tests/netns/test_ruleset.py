@@ -1,4 +1,4 @@
-"""Traffic through a real kernel's tables: `nft` and the rules of `network`."""
+"""Traffic through a real kernel's tables: `ruleset`, `nft` and the rules of `network`."""
 
 from __future__ import annotations
 

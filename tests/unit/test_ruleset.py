@@ -1,12 +1,10 @@
-"""The nftables table as text: `nft.render`. That the kernel takes it is for tests/netns/test_network.py."""
+"""The nftables table as text: `ruleset.render`. That the kernel takes it is for tests/netns/test_ruleset.py."""
 
 from __future__ import annotations
 
-import pytest
-
 from mpq_supervisor.config import parse
-from mpq_supervisor.nft import render
 from mpq_supervisor.plan import make_plan
+from mpq_supervisor.ruleset import render
 from tests.unit.test_network import HUB, SITE
 
 
@@ -18,31 +16,28 @@ def chain(text: str, name: str) -> list[str]:
 
 
 def test_default_classifier() -> None:
-    assert chain(render(make_plan(parse(SITE))), "classify") == [
-        "udp dport { 5060, 10000-20000 } goto critical",
-        "ip dscp { 46 } goto critical",
-        "ip6 dscp { 46 } goto critical",
-        "tcp dport { 80, 443, 8443 } goto default",
-        "goto bulk",
+    text = render(make_plan(parse(SITE)))
+    assert chain(text, "classify6") == [
+        "meta l4proto udp th dport { 5060, 10000-20000 } goto rule_voice",
+        "ip6 dscp { 46 } goto rule_expedited",
+        "meta l4proto . th dport vmap "
+        "{ tcp . 80 : goto rule_web, tcp . 443 : goto rule_web, tcp . 8443 : goto rule_web, "
+        "udp . 443 : goto rule_quic, "
+        "tcp . 5001-6000 : goto rule_iperf }",
+        "goto rule_other",
     ]
+    assert chain(text, "rule_web") == ['counter name "rule_web" goto default']
+    assert chain(text, "rule_other") == ['counter name "rule_other" goto bulk']
 
 
-@pytest.mark.parametrize(
-    ("rule", "matches"),
-    [
-        ('class = "default", protocol = "icmp"', ["meta l4proto icmp goto default"]),
-        (
-            'class = "critical", protocol = "udp", ports = [53], dscp = [46, 34]',
-            [
-                "udp dport { 53 } ip dscp { 46, 34 } goto critical",
-                "udp dport { 53 } ip6 dscp { 46, 34 } goto critical",
-            ],
-        ),
-    ],
-)
-def test_a_rule_matches_all_its_fields(rule: str, matches: list[str]) -> None:
-    text = render(make_plan(parse(f"{SITE}rule = [{{ {rule} }}]\n")))
-    assert chain(text, "classify") == [*matches, "goto bulk"]
+def test_an_interface_with_a_class_decides_for_what_begins_there() -> None:
+    text = render(make_plan(parse(SITE.replace('wan = "wan4" }]', 'wan = "wan4", class = "default" }]'))))
+    assert chain(text, "from_lan")[:2] == [
+        f"ct direction reply {chain(text, 'from_lan')[2]}",
+        'iifname vmap { "lan1" : goto default }',
+    ]
+    assert chain(text, "zones")[1] == 'ct original zone set iifname map { "lan1" : 112 }'
+    assert "chain zones" not in render(make_plan(parse(SITE)))
 
 
 def test_a_tunnel_has_its_mark_and_leaves_the_other_bits_alone() -> None:
@@ -55,7 +50,7 @@ def test_a_tunnel_has_its_mark_and_leaves_the_other_bits_alone() -> None:
 def test_a_class_that_no_tunnel_of_the_lan_takes_is_refused() -> None:
     text = render(make_plan(parse(f'{SITE}matrix = {{ wan4 = ["critical"] }}\n')))
     assert chain(text, "critical")[0] == 'iifname vmap { "lan1" : goto flow_cr1 }'
-    assert chain(text, "bulk") == ['counter name "refused" drop']
+    assert chain(text, "bulk") == ['counter name "refused_bulk" drop']
 
 
 def test_lan_to_wan_is_dropped_before_anything_else() -> None:

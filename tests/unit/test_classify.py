@@ -1,0 +1,116 @@
+"""Which rule and tunnel: `classifier`, `classify`; tests/netns/test_classifier.py compares them with the kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpq_supervisor.classifier import CATCH_ALL, Packet, first_match
+from mpq_supervisor.classify import Verdict, parse_packet, rule_counts, verdicts
+from mpq_supervisor.config import parse
+from mpq_supervisor.network import MAIN_TABLE, Route
+from mpq_supervisor.plan import HostPlan, make_plan
+from tests.unit.test_network import SITE
+
+LANS = """
+lan = [
+    { name = "all", interface = "lan1", wan = "wan4" },
+    { name = "voice", interface = "enp6s20.11", wan = "wan4", class = "critical" },
+    { name = "data", interface = "enp6s20.12", wan = "wan5", class = "bulk" },
+]
+"""
+RULES = """
+rule = [
+    { class = "critical", name = "ssh", protocol = "tcp", ports = ["@admin", 2222], source = ["@office"] },
+    { class = "default", destination = ["192.0.2.0/25", "192.0.2.128/25", "2001:db8::/32"] },
+]
+[set.office]
+prefixes = ["10.0.0.0/8", "fd00::/8"]
+[set.admin]
+ports = [22, 23, "24-30"]
+"""
+ROUTES = (
+    Route(MAIN_TABLE, "172.16.1.0/24", "lan1"),
+    Route(MAIN_TABLE, "172.16.0.0/16", "enp6s20.11"),
+    Route(MAIN_TABLE, "172.16.0.0/16", "enp6s20.12"),
+    Route(MAIN_TABLE, "0.0.0.0/0", "lan1"),
+)
+
+
+@pytest.fixture
+def plan() -> HostPlan:
+    return make_plan(parse(SITE[: SITE.index("lan =")] + LANS + RULES))
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "packet"),
+    [
+        ("172.16.2.9:5060/udp", "8.8.8.8", Packet("172.16.2.9", "8.8.8.8", "udp", 5060)),
+        ("172.16.2.9/tcp", "8.8.8.8:443", Packet("172.16.2.9", "8.8.8.8", "tcp", 443)),
+        ("[fd00::9]:1/udp", "[2001:db8::1]:53", Packet("fd00::9", "2001:db8::1", "udp", 53)),
+        ("fd00::9/icmpv6", "2001:db8::1", Packet("fd00::9", "2001:db8::1", "icmpv6")),
+    ],
+)
+def test_a_packet_in_words(source: str, destination: str, packet: Packet) -> None:
+    assert parse_packet(source, destination) == packet
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "dscp", "text"),
+    [
+        ("172.16.2.9", "8.8.8.8", 0, "does not end in one of /tcp, /udp"),
+        ("172.16.2.9/tcp", "8.8.8.8", 0, "tcp needs a port: 8.8.8.8:PORT"),
+        ("172.16.2.9/tcp", "8.8.8.8:0", 0, "is no port"),
+        ("172.16.2.9/tcp", "8.8.8.8:\u0663", 0, "is no port"),
+        ("172.16.2.9/tcp", "2001:db8::1", 0, "different IP versions"),
+        ("172.16.2.9/tcp", "host:1", 0, "does not appear to be"),
+        ("172.16.2.9/esp", "8.8.8.8", 64, "not within 0-63"),
+    ],
+)
+def test_what_is_no_packet(source: str, destination: str, dscp: int, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        parse_packet(source, destination, dscp)
+
+
+@pytest.mark.parametrize(
+    ("packet", "name"),
+    [
+        (Packet("10.1.2.3", "8.8.8.8", "tcp", 30), "ssh"),
+        (Packet("10.1.2.3", "8.8.8.8", "tcp", 2222), "ssh"),
+        (Packet("10.1.2.3", "8.8.8.8", "udp", 30), "other"),
+        (Packet("11.1.2.3", "192.0.2.200", "tcp", 30), "1"),
+        (Packet("fd00::1", "2001:db8::1", "tcp", 31), "1"),
+        (Packet("fd00::1", "2001:db9::1", "tcp", 22), "ssh"),
+    ],
+)
+def test_the_first_rule_that_matches_decides(plan: HostPlan, packet: Packet, name: str) -> None:
+    assert first_match(plan.rules, plan.sets, packet).name == name
+
+
+def test_what_overlaps_in_a_rule_is_put_together(plan: HostPlan) -> None:
+    assert [(p.first, p.last) for p in plan.rules[0].ports] == [(22, 30), (2222, 2222)]
+    assert plan.rules[1].destination == ("192.0.2.0/24", "2001:db8::/32")
+
+
+def test_the_lan_is_that_of_the_longest_prefix(plan: HostPlan) -> None:
+    assert verdicts(plan, ROUTES, Packet("172.16.1.9", "192.0.2.1", "udp", 9)) == (
+        Verdict("all", "1", "default", "df1"),
+    )
+    assert verdicts(plan, ROUTES, Packet("172.16.2.9", "192.0.2.1", "udp", 9)) == (
+        Verdict("voice", "", "critical", "cr1"),
+        Verdict("data", "", "bulk", "br2"),
+    )
+    assert verdicts(plan, ROUTES, Packet("10.0.0.1", "192.0.2.1", "udp", 9)) == ()
+
+
+def test_the_lines_with_their_counters(plan: HostPlan) -> None:
+    counts = rule_counts(plan, {"rule_ssh": 4, "leak": 1})
+    assert [(c.rule, c.traffic_class, c.flows) for c in counts] == [
+        ("ssh", "critical", 4),
+        ("1", "default", 0),
+        (CATCH_ALL.name, "bulk", 0),
+    ]
+    assert [c.matches for c in counts] == [
+        "tcp port 22-30,2222 from @office",
+        "to 192.0.2.0/24,2001:db8::/32",
+        "everything",
+    ]

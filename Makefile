@@ -117,6 +117,7 @@ install-files:
 	@for sample in etc/*.toml; do install -m 644 $$sample $(DESTDIR)/etc/mpq/$${sample##*/}.example; done
 	@install -m 644 $(wildcard README.md CHANGELOG.md LICENSE) docs/*.md -t $(SHARE)
 	@install -m 644 docs/decisions/*.md -t $(SHARE)/decisions
+	@cp -r --no-preserve=mode,ownership etc/grafana etc/prometheus $(SHARE)
 
 uninstall: ## take away what install put there; configuration, keys and state stay
 	@rm -rf $(INSTALLED) $(SHARE)

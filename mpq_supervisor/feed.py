@@ -42,6 +42,7 @@ class Feed(logging.Handler):
         """A portal has been started at the other end of `sock`; lines that waited for one come first."""
         self.close_channel()
         self._channel = Channel[Message](sock, Message)
+        self._samples, self._next = {}, 0.0
         self._send(setup)
 
     def close_channel(self) -> None:

@@ -148,7 +148,8 @@ def setup_of(plan: HostPlan) -> Setup | None:
         tokens=portal.token,
         directory=str(history_directory(plan)),
         history_mb=portal.history_mb,
-        probe_interval=plan.watchdog.probe_interval,
+        alarms=portal.alarm,
+        webhook=portal.webhook,
     )
 
 

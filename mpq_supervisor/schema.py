@@ -103,6 +103,26 @@ class Token(_Section, frozen=True):
     expires: date | None = None
 
 
+class Alarm(_Section, frozen=True):
+    """A rule. Broken for `seconds` it raises an alarm; the alarm is over when it has held as long, with the value at
+    `clear` or below. `of` are tunnels, classes, WANs; none means all. Units: docs/configuration.md."""
+
+    name: Name
+    kind: Literal["down", "loss", "rtt", "flapping", "asymmetric", "quota"]
+    above: Annotated[float, Meta(ge=0)] = 0.0
+    clear: Annotated[float, Meta(ge=0)] | None = None
+    seconds: Annotated[float, Meta(ge=0, le=86_400)] = 10.0
+    severity: Literal["warning", "critical"] = "warning"
+    of: tuple[str, ...] = ()
+
+
+class Webhook(_Section, frozen=True):
+    """Where alarms are sent. `secret_file` holds the key of the signature."""
+
+    url: str
+    secret_file: str
+
+
 class Portal(_Section, frozen=True):
     """Metrics, history, API and page; without this section there is no portal."""
 
@@ -111,6 +131,8 @@ class Portal(_Section, frozen=True):
     certificate: str = ""
     key: str = ""
     token: tuple[Token, ...] = ()
+    alarm: tuple[Alarm, ...] = ()
+    webhook: Webhook | None = None
     history_mb: Annotated[int, Meta(ge=16, le=1_000_000)] = 512
 
 

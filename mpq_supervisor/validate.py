@@ -77,3 +77,11 @@ def _check_portal(portal: Portal, problems: Problems) -> None:
             problems.add(f"portal.address[{index}]", f"{address} is there twice")
     if not portal.address:
         problems.add("portal.address", "needs at least one address")
+    problems.check_unique("alarm", "name", ((path, alarm.name) for path, alarm in each(portal.alarm, "portal.alarm")))
+    for path, alarm in each(portal.alarm, "portal.alarm"):
+        if alarm.kind != "down" and not alarm.above:
+            problems.add(f"{path}.above", "is missing")
+        if alarm.clear is not None and alarm.clear > alarm.above:
+            problems.add(f"{path}.clear", "is above `above`")
+    if portal.webhook is not None and not portal.webhook.url.startswith(("http://", "https://")):
+        problems.add("portal.webhook.url", "must begin with https:// or http://")

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         setup = _read_setup(feed)
         privileges.own_group(setup.uid)
         _make_directory(Path(setup.directory))
-        tls = _tls(setup)
+        tls, secret = _tls(setup), _secret(setup)
         privileges.drop(setup.uid)
     except ChannelClosed:
         return ExitCode.OK
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     from mpq_supervisor.portal.service import Service
 
     try:
-        uvloop.run(Service(setup, feed, orders, tls).run())
+        uvloop.run(Service(setup, feed, orders, tls, secret).run())
     except OSError as error:  # an address that is taken, or not there yet
         log.error("portal: %s", error)
         return ExitCode.UNAVAILABLE
@@ -88,6 +88,15 @@ def _tls(setup: Setup) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise _Unusable(f"{setup.certificate}, {setup.key}: {error}") from error
     return context
+
+
+def _secret(setup: Setup) -> bytes:
+    if setup.webhook is None:
+        return b""
+    try:
+        return Path(setup.webhook.secret_file).read_bytes().strip()
+    except OSError as error:
+        raise _Unusable(f"{setup.webhook.secret_file}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

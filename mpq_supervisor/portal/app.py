@@ -13,7 +13,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from mpq_supervisor import __version__
-from mpq_supervisor.portal.api import past, stream, system, tunnels
+from mpq_supervisor.portal.api import alarms, past, stream, system, tunnels
 from mpq_supervisor.portal.guard import guard
 from mpq_supervisor.portal.parts import Parts, parts_of
 
@@ -48,6 +48,10 @@ def make_app(parts: Parts) -> ASGIApp:
             past.events,
             past.kpi,
             stream.stream,
+            alarms.alarms,
+            alarms.acknowledge,
+            alarms.silence,
+            alarms.unsilence,
         ],
     )
     app = Litestar(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from mpq_supervisor.events import Marks
-from mpq_supervisor.schema import Token
+from mpq_supervisor.schema import Alarm, Token, Webhook
 from mpq_supervisor.status import WorkerStatus
 
 
@@ -32,7 +32,8 @@ class Setup(_Message, frozen=True):
     tokens: tuple[Token, ...]
     directory: str  # of the history
     history_mb: int
-    probe_interval: float
+    alarms: tuple[Alarm, ...]
+    webhook: Webhook | None
 
 
 class HostSample(_Message, frozen=True):

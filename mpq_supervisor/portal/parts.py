@@ -19,6 +19,7 @@ from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.portal.journal import Journal
 from mpq_supervisor.portal.orders import Orders
 from mpq_supervisor.portal.state import State, Tunnel
+from mpq_supervisor.portal.watch import Watch
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -35,6 +36,7 @@ class Parts:
     history: History
     journal: Journal
     orders: Orders
+    watch: Watch
     bell: Bell = field(default_factory=Bell)
     streams: set[object] = field(default_factory=set)  # those who listen
 

@@ -22,6 +22,7 @@ from mpq_supervisor.portal.messages import Line, Message, Setup
 from mpq_supervisor.portal.orders import Orders
 from mpq_supervisor.portal.parts import Parts
 from mpq_supervisor.portal.state import State
+from mpq_supervisor.portal.watch import Watch
 from mpq_worker.channel import Channel, ChannelClosed
 
 READ_BUDGET = 256
@@ -31,22 +32,30 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """One portal. `tls` is None for plain HTTP, `orders` the socket that the supervisor takes orders by."""
+    """One portal. `tls` is None for plain HTTP, `orders` the socket that the supervisor takes orders by, `secret`
+    the webhook's."""
 
     def __init__(
-        self, setup: Setup, feed: Channel[Message], orders: socket.socket, tls: ssl.SSLContext | None
+        self,
+        setup: Setup,
+        feed: Channel[Message],
+        orders: socket.socket,
+        tls: ssl.SSLContext | None,
+        secret: bytes,
     ) -> None:
         self._feed = feed
         self._state = State(setup)
         self._sampler = Sampler()
         self._recorder = Recorder(Path(setup.directory), setup.history_mb)
+        journal, history = Journal(), History(Path(setup.directory))
         self._parts = Parts(
             state=self._state,
             gate=Gate(setup.tokens),
             exposition=Exposition(self._state),
-            history=History(Path(setup.directory)),
-            journal=Journal(),
+            history=history,
+            journal=journal,
             orders=Orders(orders),
+            watch=Watch(setup, journal, history, secret),
         )
         config = uvicorn.Config(
             make_app(self._parts),
@@ -71,19 +80,24 @@ class Service:
         for address, port in listen:
             log.info("portal: listening on %s port %d", address, port)
         self._recorder.start()
-        recording = loop.create_task(self._record())
+        tasks = [loop.create_task(self._every_second())]
+        if (webhook := self._parts.watch.webhook) is not None:
+            tasks.append(loop.create_task(webhook.run()))
         try:
             await self._server.serve(sockets=sockets)
         finally:
-            recording.cancel()
+            for task in tasks:
+                task.cancel()
             self._recorder.close()
 
-    async def _record(self) -> None:
-        """A batch in every second of the wall clock, in its middle, so that none is missed or taken twice."""
+    async def _every_second(self) -> None:
+        """In the middle of every second of the wall clock, so that none is recorded twice or missed."""
         while True:
             await asyncio.sleep(1 - (time.time() - 0.5) % 1)
-            rows = self._sampler.rows(self._state, time.monotonic())
-            self._recorder.put(Batch(int(time.time()), rows, self._parts.journal.take()))
+            now, wall = time.monotonic(), time.time()
+            self._parts.watch.look(self._state, now, wall)
+            rows = self._sampler.rows(self._state, now)
+            self._recorder.put(Batch(int(wall), rows, self._parts.journal.take()))
             self._state.history_bytes, self._state.history_lost = self._recorder.bytes, self._recorder.lost
 
     def _receive(self) -> None:

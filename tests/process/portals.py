@@ -50,7 +50,7 @@ class Answer:
 class Portals:
     """A fleet with a control socket and a portal on a free port of 127.0.0.1."""
 
-    def __init__(self, plan: HostPlan, runtime: Path) -> None:
+    def __init__(self, plan: HostPlan, runtime: Path, **portal_settings: object) -> None:
         self.directory = Path(
             tempfile.mkdtemp(prefix="mpq-portal-", dir="/var/tmp")
         )  # which the portal's uid may pass
@@ -58,7 +58,10 @@ class Portals:
         self.port = free_port()
         tokens = [Token(name=role, role=role, hash=hash_of(token)) for role, token in TOKENS.items()]  # type: ignore[arg-type]
         tokens.append(Token(name="old", role="admin", hash=hash_of(EXPIRED), expires=date(2020, 1, 1)))
-        portal = Portal(address=(IPv4Address("127.0.0.1"),), port=self.port, token=tuple(tokens), history_mb=16)
+        portal = msgspec.structs.replace(
+            Portal(address=(IPv4Address("127.0.0.1"),), port=self.port, token=tuple(tokens), history_mb=16),
+            **portal_settings,
+        )
         supervisor = msgspec.structs.replace(plan.supervisor, state_directory=str(self.directory))
         self.plan = msgspec.structs.replace(plan, portal=portal, supervisor=supervisor)
         self.rig = Rig(self.plan, runtime)
@@ -84,9 +87,13 @@ class Portals:
         await self.portal.close()
         assert self._ticking is not None
         self._ticking.cancel()
-        LOG.removeHandler(self.feed)
         self.control.close()
         await self.rig.__aexit__()
+        self.remove()
+
+    def remove(self) -> None:
+        """What it has on disk and in the log."""
+        LOG.removeHandler(self.feed)
         shutil.rmtree(self.directory)
 
     async def _tick(self) -> None:

@@ -12,7 +12,8 @@ from mpq_worker.contract import RTT_BOUNDS, PathStats
 
 SETUP = Setup(
     role="site", name="ship1", uid=46999, listen=(("127.0.0.1", 8450),), certificate="", key="", tokens=(),
-    directory="/nowhere", history_mb=16, probe_interval=0.25,
+    directory="/nowhere", history_mb=16,
+    alarms=(), webhook=None,
 )  # fmt: skip
 PATH = PathStats(
     rtt=0.0214, rtt_min=0.02, probe_rtt=0.021, jitter=0.0003, loss_tx=0.001, loss_rx=0.002, congestion_window=30_000,

@@ -419,6 +419,13 @@ expires = 2027-12-31
         ('address = ["::1", "::1"]', "portal.address[1]: ::1 is there twice"),
         ("address = []", "portal.address: needs at least one address"),
         ('certificate = "/c"', "portal.key: is missing, the other is there"),
+        ('alarm = [{ name = "a", kind = "loss" }]', "portal.alarm[0].above: is missing"),
+        ('alarm = [{ name = "a", kind = "down" }]', None),
+        ('alarm = [{ name = "a", kind = "rtt", above = 1, clear = 2 }]', "portal.alarm[0].clear: is above `above`"),
+        (
+            'webhook = { url = "ftp://x", secret_file = "/s" }',
+            "portal.webhook.url: must begin with https:// or http://",
+        ),
         ("port = 0", "portal.port: Expected `int` >= 1"),
         ("history_mb = 1", "portal.history_mb: Expected `int` >= 16"),
     ],

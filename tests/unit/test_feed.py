@@ -108,3 +108,17 @@ def test_without_a_portal_lines_wait_for_it(fed: Fed) -> None:
     fed.feed.open(ours, SETUP)
     fed.feed.tick(10.25)
     assert [message.text for message in fed.told() if isinstance(message, Line)] == ["meanwhile"]
+
+
+def test_a_new_portal_is_told_nothing_stale(fed: Fed) -> None:
+    """The host comes after its workers, or it would seem to have none."""
+    fed.workers = tuple(msgspec.structs.replace(WORKER, name=f"w{n}") for n in range(400))
+    fed.feed.tick(10.0)
+    assert fed.feed._samples
+    fed.end.close()
+    ours, theirs = pair()
+    fed.end = Channel[Message](theirs, Message)
+    fed.workers = (WORKER,)
+    fed.feed.open(ours, SETUP)
+    fed.feed.tick(10.25)
+    assert [type(message) for message in fed.told()] == [Setup, WorkerSample, HostSample]

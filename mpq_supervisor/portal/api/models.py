@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from mpq_supervisor.portal.alarms import Alarm, Silence
 from mpq_supervisor.portal.history.query import Point
 from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.status import WorkerStatus
@@ -130,3 +131,19 @@ class EventPage(msgspec.Struct, frozen=True):
 
     events: tuple[Event, ...]
     before: int | None
+
+
+class AlarmList(msgspec.Struct, frozen=True):
+    """What is raised, and what is silenced."""
+
+    alarms: tuple[Alarm, ...]
+    silences: tuple[Silence, ...]
+
+
+class NewSilence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Empty `rule` or `subject` means any."""
+
+    minutes: Annotated[int, Meta(ge=1, le=44_640)]
+    rule: Annotated[str, Meta(max_length=64)] = ""
+    subject: Annotated[str, Meta(max_length=64)] = ""
+    reason: Annotated[str, Meta(max_length=200)] = ""

@@ -27,3 +27,4 @@ REFUSALS = {
 
 get = partial(litestar.get, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
 post = partial(litestar.post, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
+delete = partial(litestar.delete, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])

@@ -1,0 +1,119 @@
+"""Looks at the alarms once a second and tells log, history and webhook; keeps what must outlive the portal."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from mpq_supervisor.events import Kind
+from mpq_supervisor.files import write_atomically
+from mpq_supervisor.portal.alarms import Alarm, Alarms, Change, Memory
+from mpq_supervisor.portal.history.query import History, day_of
+from mpq_supervisor.portal.history.samples import Event
+from mpq_supervisor.portal.journal import Journal
+from mpq_supervisor.portal.messages import Setup
+from mpq_supervisor.portal.state import State
+from mpq_supervisor.portal.webhook import Outbox, Webhook
+
+FILE_NAME = "alarms.json"
+VOLUME_INTERVAL = 60.0
+_LEVELS = {"warning": logging.WARNING, "critical": logging.ERROR}
+
+log = logging.getLogger(__name__)
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    memory: Memory = Memory()
+    outbox: Outbox = Outbox()
+
+
+class Watch:
+    """The alarms of a portal. `secret` is the webhook's, empty without one."""
+
+    def __init__(self, setup: Setup, journal: Journal, history: History, secret: bytes) -> None:
+        self._path = Path(setup.directory) / FILE_NAME
+        self._journal = journal
+        self._history = history
+        self._host = setup.name
+        saved = self._load()
+        self._saved = saved
+        self.alarms = Alarms(setup.alarms, saved.memory)
+        self.webhook = Webhook(setup.webhook.url, secret, saved.outbox) if setup.webhook is not None else None
+        self._quotas = any(rule.kind == "quota" for rule in setup.alarms)
+        self._volumes: dict[str, int] = {}
+        self._next_volumes = 0.0
+
+    def look(self, state: State, now: float, wall: float) -> None:
+        """Once a second; `now` is monotonic, `wall` Unix time."""
+        if self._quotas and now >= self._next_volumes:
+            self._next_volumes = now + VOLUME_INTERVAL
+            self._volumes = self._month(state, wall)
+        for change in self.alarms.look(state, self._volumes, now, wall):
+            self._tell(change, wall)
+        self.save()
+
+    def save(self) -> None:
+        """Writes what changed."""
+        outbox = self._saved.outbox if self.webhook is None else self.webhook.outbox()
+        saved = _Saved(self.alarms.memory(), outbox)
+        if saved == self._saved:
+            return
+        try:
+            write_atomically(self._path, msgspec.json.encode(saved), 0o600)
+            self._saved = saved
+        except OSError as error:
+            log.debug("alarms: %s: %s", self._path, error.strerror)  # the history has said so, loudly
+
+    def _tell(self, change: Change, wall: float) -> None:
+        alarm = change.alarm
+        text = f"alarm {alarm.rule}: {alarm.subject}: {_words(alarm)}" if change.raised else f"alarm over: {alarm.id}"
+        level = _LEVELS[alarm.severity] if change.raised else logging.INFO
+        about = (alarm.tunnel, alarm.wan, alarm.traffic_class)
+        self._journal.add(Event(wall, Kind.ALARM, level, text, *about, reason=alarm.rule))
+        log.log(level, "%s", text)
+        if self.webhook is not None and not self.alarms.silenced(alarm, wall):
+            self.webhook.put(self._host, wall, change.raised, alarm)
+
+    def _month(self, state: State, wall: float) -> dict[str, int]:
+        first = datetime.fromtimestamp(wall, UTC).replace(day=1, hour=0, minute=0, second=0)
+        volumes: dict[str, int] = {}
+        try:
+            days = self._history.days(day_of(first.timestamp()), day_of(wall))
+        except sqlite3.Error as error:
+            log.debug("alarms: %s", error)
+            return self._volumes
+        for day in days:
+            if day.kind == "tunnel" and day.name in state.tunnels:
+                wan = state.tunnels[day.name].status.wan
+                volumes[wan] = volumes.get(wan, 0) + day.bytes_in + day.bytes_out
+        return volumes
+
+    def _load(self) -> _Saved:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=_Saved)
+        except FileNotFoundError:
+            return _Saved()
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("alarms: %s: %s; begun anew", self._path, error)
+            return _Saved()
+
+
+def _words(alarm: Alarm) -> str:
+    """What is wrong, in a person's units."""
+    match alarm.kind:
+        case "down":
+            return "is down"
+        case "rtt":
+            return f"RTT {alarm.value * 1e3:.0f} ms, above {alarm.above * 1e3:.0f} ms"
+        case "loss":
+            return f"loss {alarm.value:.1%}, above {alarm.above:.1%}"
+        case "asymmetric":
+            return f"loss differs by {alarm.value:.1%} between the two ways, above {alarm.above:.1%}"
+        case "flapping":
+            return f"went down {alarm.value:.0f} times, above {alarm.above:.0f}"
+        case _:
+            return f"{alarm.value:.1f} GB this month, above {alarm.above:.1f} GB"

@@ -1,0 +1,144 @@
+"""Alarms of a running portal: raised, told to a receiver that is away for a while, acknowledged, silenced."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mpq_supervisor import portal_process
+from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.schema import Alarm, Webhook
+from tests.process.portals import Portals, free_port
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
+Run = Callable[[Coroutine[Any, Any, None]], None]
+API = "/api/v1"
+SECRET = b"of the receiver"
+RULE = Alarm(name="gone", kind="down", seconds=1.0, severity="critical")
+
+
+class Receiver:
+    """Takes webhooks while it is open."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.got: list[dict[str, Any]] = []
+        self._server: HTTPServer | None = None
+
+    def open(self) -> None:
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                signature = hmac.new(SECRET, body, hashlib.sha256).hexdigest()
+                assert self.headers["X-Mpq-Signature"] == f"sha256={signature}"
+                receiver.got.append(json.loads(body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        self._server = HTTPServer(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+def test_from_raised_to_over(
+    run: Run, site_plan: HostPlan, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portal_process, "PAUSE", (0.1, 0.2))
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET + b"\n")
+    hook = Webhook(url=f"http://127.0.0.1:{receiver.port}/x", secret_file=str(secret))
+
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path, alarm=(RULE,), webhook=hook) as portals:
+
+            async def raised(*subjects: str) -> list[dict[str, Any]]:
+                async with asyncio.timeout(15):
+                    while True:
+                        found = (await portals.get(f"{API}/alarms")).json()["alarms"]
+                        if {alarm["subject"] for alarm in found} == set(subjects):
+                            return list(found)
+                        await asyncio.sleep(0.1)
+
+            portals.rig.network.set_link("wan5", False)
+            (first, *_) = await raised("cr2", "br2", "df2")
+            assert (first["severity"], first["wan"], first["acknowledged"]) == ("critical", "wan5", "")
+            path = f"{API}/alarms/gone/br2/acknowledge"
+            assert (await portals.ask("POST", path, "viewer")).status == 403
+            assert (await portals.ask("POST", path, "operator")).json()["acknowledged"] == "operator"
+            assert (await portals.ask("POST", f"{API}/alarms/gone/br1/acknowledge", "operator")).status == 404
+            pid = portals.portal.pid
+            assert pid is not None
+            await asyncio.sleep(1.2)  # until the queue is in its file
+            os.kill(pid, signal.SIGKILL)
+            await portals.rig.until(lambda: portals.portal.pid not in (pid, None))
+            await portals.until_answering()
+            found = await raised("cr2", "br2", "df2")
+            assert {alarm["subject"]: alarm["acknowledged"] for alarm in found}["br2"] == "operator"
+            portals.rig.network.set_link("wan5", True)
+            for name in ("cr2", "br2", "df2"):  # the fake worker does not notice that its peer is back
+                assert (await portals.ask("POST", f"{API}/tunnels/{name}/restart", "operator")).status == 202
+            await raised()
+            assert receiver.got == []
+            receiver.open()
+            await portals.rig.until(lambda: len(receiver.got) >= 6)
+            assert [message["id"] for message in receiver.got] == list(range(1, 7))
+            assert [message["raised"] for message in receiver.got] == [True] * 3 + [False] * 3
+
+            silence = {"minutes": 5, "rule": "gone", "reason": "we know"}
+            made = (await portals.ask("POST", f"{API}/silences", "operator", silence)).json()
+            portals.rig.network.set_link("wan4", False)
+            await raised("cr1", "br1", "df1")
+            assert (await portals.ask("DELETE", f"{API}/silences/{made['id']}", "operator")).status == 204
+            assert (await portals.ask("DELETE", f"{API}/silences/{made['id']}", "operator")).status == 404
+            await asyncio.sleep(0.5)
+            assert len(receiver.got) == 6
+            page = (await portals.get(f"{API}/events?kind=alarm&limit=1000")).json()
+            assert page["events"][0]["text"] == "alarm gone: cr2: is down"
+
+    run(body())
+
+
+def test_a_secret_that_is_not_there_is_a_fault_of_the_configuration(
+    run: Run, site_plan: HostPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = Webhook(url="http://127.0.0.1:1/", secret_file=str(tmp_path / "none"))
+
+    async def body() -> None:
+        portals = Portals(site_plan, tmp_path, webhook=hook)
+        async with portals.rig:
+            portals.portal.configure(portals.plan)
+            await portals.rig.until(lambda: "exit 78" in caplog.text)
+            assert portals.portal.pid is None
+            good = msgspec.structs.replace(portals.plan, portal=None)
+            portals.portal.configure(good)
+        portals.remove()
+
+    run(body())

@@ -6,7 +6,7 @@ import msgspec
 
 from mpq_supervisor.network import LinkState
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
-from mpq_supervisor.schema import FloodLimits
+from mpq_supervisor.schema import FloodLimits, Supervisor
 from mpq_worker.contract import ConfigureHub, ConfigureSite, Credentials, Fork, Limits, TrafficClass
 
 Entry = TunnelPlan | HubWorkerPlan
@@ -84,10 +84,12 @@ def same_host(old: HostPlan, new: HostPlan) -> bool:
     return (
         (old.name, old.hub_name, old.timing) == (new.name, new.hub_name, new.timing)
         and _limits(old.limits) == _limits(new.limits)
-        and old.supervisor.key_update_packets == new.supervisor.key_update_packets
-        and old.supervisor.on_orphan == new.supervisor.on_orphan
-        and old.supervisor.cpus == new.supervisor.cpus
+        and _told(old.supervisor) == _told(new.supervisor)
     )
+
+
+def _told(supervisor: Supervisor) -> tuple[object, ...]:
+    return supervisor.key_update_packets, supervisor.on_orphan, supervisor.cpus, supervisor.native
 
 
 def _limits(limits: FloodLimits) -> Limits:

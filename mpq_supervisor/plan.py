@@ -210,7 +210,10 @@ class HostPlan(msgspec.Struct, frozen=True):
 
     def transport(self, worker: TunnelPlan | HubWorkerPlan) -> Transport:
         """What one worker tells QUIC."""
-        return Transport(inner_mtu=worker.mtu, key_update_packets=self.supervisor.key_update_packets)
+        supervisor = self.supervisor
+        return Transport(
+            inner_mtu=worker.mtu, key_update_packets=supervisor.key_update_packets, native=supervisor.native
+        )
 
 
 class UnknownName(LookupError):

@@ -80,6 +80,7 @@ class Supervisor(_Section, frozen=True):
     key_update_packets: Annotated[int, Meta(ge=1000, le=1 << 23)] = 4_194_304  # RFC 9001 section 6.6
     memory_limit_mb: Annotated[int, Meta(ge=32)] = 256
     cpus: tuple[Annotated[int, Meta(ge=0, le=4095)], ...] = ()
+    native: bool = True
 
 
 class Watchdog(_Section, frozen=True):

@@ -228,7 +228,11 @@ def test_unknown_name_tells_the_nearest() -> None:
 
 
 def test_what_workers_are_told() -> None:
-    plan = plan_of(SITE, ("[supervisor]", "[watchdog]\npeer_timeout = 2\n[supervisor]\nkey_update_packets = 5000"))
+    plan = plan_of(
+        SITE,
+        ("[supervisor]", "[watchdog]\npeer_timeout = 2\n[supervisor]\nkey_update_packets = 5000\nnative = false"),
+    )
     assert plan.timing.peer_timeout == 2
     assert plan.transport(plan.tunnels[0]).key_update_packets == 5000
+    assert plan.transport(plan.tunnels[0]).native is False
     assert plan.transport(plan.tunnels[0]).inner_mtu == 1400

@@ -1,6 +1,6 @@
 """`make bench`: mpq measured beside other tunnels, and as it grows; writes build/bench.json and build/bench.png.
 
-    python -m tools.bench [--runs N] [ladder|growth|crowd …]      all of them without an argument
+    python -m tools.bench [--runs N] [ladder|growth|crowd|stages …]      all of them without an argument
 
 Both ends, all contenders, generators and receivers share the machine: ratios within one run and CPU seconds per Gbit
 are what can be compared with another machine's.
@@ -17,13 +17,15 @@ from tools.bench.crowd import crowd
 from tools.bench.growth import growth
 from tools.bench.ladder import CONTENDERS, ladder
 from tools.bench.plot import draw
+from tools.bench.stages import stages
 from tools.results import Results
 
 OUTPUT = Path("build/bench.json")
 PICTURE = OUTPUT.with_suffix(".png")
 RUNS = 5
 
-EXPERIMENTS: dict[str, Callable[[Results, int], None]] = {"ladder": ladder, "growth": growth, "crowd": crowd}
+_ALL: tuple[Callable[[Results, int], None], ...] = (ladder, growth, crowd, stages)
+EXPERIMENTS = {experiment.__name__: experiment for experiment in _ALL}
 
 
 def main(arguments: list[str]) -> int:

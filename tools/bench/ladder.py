@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 from tools.bench.bed import Contender
 from tools.bench.contenders import Bare, Copy, OpenVpn, WireGuard
 from tools.bench.measures import MEASURES
-from tools.bench.mpq import Mpq
+from tools.bench.mpq import AioquicOnly, Mpq
 from tools.results import Results
 
-CONTENDERS: tuple[type[Contender], ...] = (Bare, Copy, OpenVpn, WireGuard, Mpq)
+CONTENDERS: tuple[type[Contender], ...] = (Bare, Copy, OpenVpn, WireGuard, AioquicOnly, Mpq)
 OURS = Mpq.label
 
 

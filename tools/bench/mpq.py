@@ -17,12 +17,20 @@ from tools.topology import HUB
 _COMMON = """
 role = "{role}"
 identity = {{ certificate = "{pki}/{name}.crt", key = "{pki}/{name}.key", ca = "{pki}/ca.crt" }}
-supervisor = {{ state_directory = "{directory}/{role}", uid_base = {uids}, control_group = "root" }}
 class = [{classes}]
+[supervisor]
+state_directory = "{directory}/{role}"
+uid_base = {uids}
+control_group = "root"
+native = {native}
 """
 _SITE = f"""
-hub = {{ name = "{HUB_NAME}", address = "{HUB}" }}
-inner = {{ ipv4 = "10.200.0.0/16", ipv6 = "fd6d:7071::/64" }}
+[hub]
+name = "{HUB_NAME}"
+address = "{HUB}"
+[inner]
+ipv4 = "10.200.0.0/16"
+ipv6 = "fd6d:7071::/64"
 """
 _WAN = f"""
 [[wan]]
@@ -69,6 +77,7 @@ class Mpq(Contender):
     knows `guests`: g1, g2, … with these numbers. `up_after` is how many seconds the site took to have all UP."""
 
     label = "tunnel"
+    native = True
 
     def __init__(
         self,
@@ -118,8 +127,21 @@ class Mpq(Contender):
     def _write(self, role: Side, name: str, uids: int, sections: str) -> Path:
         classes = ", ".join(f'{{ name = "{c.name.lower()}" }}' for c in self._classes)
         common = _COMMON.format(
-            role=role, name=name, pki=self.pki, directory=self.directory, uids=uids, classes=classes
+            role=role,
+            name=name,
+            pki=self.pki,
+            directory=self.directory,
+            uids=uids,
+            classes=classes,
+            native=str(self.native).lower(),
         )
         path = self.directory / f"{role}.toml"
         path.write_text(common + sections)
         return path
+
+
+class AioquicOnly(Mpq):
+    """mpq without its native packet loop."""
+
+    label = "aioquic"
+    native = False

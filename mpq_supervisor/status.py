@@ -63,6 +63,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     descriptors: int = 0
     rtt_counts: tuple[int, ...] = ()
     rtt_sum: float = 0.0
+    features: tuple[str, ...] = ()  # of the kernel, that the data path uses
 
 
 class HostStatus(msgspec.Struct, frozen=True):
@@ -130,6 +131,7 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
         descriptors=report.descriptors,
         rtt_counts=report.rtt_counts,
         rtt_sum=report.rtt_sum,
+        features=report.features,
     )
 
 

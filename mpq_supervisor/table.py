@@ -68,6 +68,7 @@ def worker_page(worker: WorkerStatus) -> str:
         ("reconnects", str(worker.reconnects)),
         ("key updates", str(worker.key_updates)),
         ("memory (PSS)", f"{worker.pss / 1e6:.1f} MB" if worker.pss else _UNKNOWN),
+        ("data path", ", ".join(worker.features) or _UNKNOWN),
         ("loop lag", f"{worker.loop_lag * 1e3:.1f} ms"),
     ]
     width = max(len(key) for key, _ in pairs)

@@ -364,7 +364,8 @@ class Report(_Message, frozen=True):
     """Every `REPORT_INTERVAL`. `in` is from the tunnel to the TUN, `out` from the TUN into the tunnel.
 
     `rtt_counts` are the answered probes since the worker began, by `RTT_BOUNDS` (a site's only), `rtt_sum` the sum
-    of their round trips; `cpu` is user and system time; `descriptors` how many are open.
+    of their round trips; `cpu` is user and system time; `descriptors` how many are open; `features` what the native
+    loop uses of the kernel.
     """
 
     bytes_in: int = 0
@@ -382,6 +383,7 @@ class Report(_Message, frozen=True):
     descriptors: int = 0
     rtt_counts: tuple[int, ...] = ()
     rtt_sum: Number = 0.0
+    features: tuple[Word, ...] = ()
 
 
 ToZygote = Fork | Ping

@@ -239,14 +239,16 @@ class Endpoint:
         drops[DropReason.QUEUE_FULL] = full + sum(peer.queue.full_drops for peer in self._peers)
         drops[DropReason.CODEL] = codel + sum(peer.queue.codel_drops for peer in self._peers)
         totals = (0, 0, 0, 0)
+        features: tuple[str, ...] = ()
         if self.carrier is not None:
             drops.update(self.carrier.drops())
-            totals = self.carrier.datapath.totals
+            totals, features = self.carrier.datapath.totals, self.carrier.datapath.features
         return Report(
             packets_in=self._in + totals[0],
             bytes_in=self._bytes_in + totals[1],
             packets_out=self._out + totals[2],
             bytes_out=self._bytes_out + totals[3],
+            features=features,
             drops={str(reason): number for reason, number in drops.items() if number},
         )
 

@@ -24,6 +24,9 @@ CONGESTED_LOSS = 0.02
 RATE_ROUNDS = 10
 LEAST_RTT = 0.0001
 """The clock is read once per wake-up, so that a very near peer may seem to answer in no time."""
+AGGREGATION = 0.002
+"""Seconds. Acknowledgements come in batches: the receiver waits with them, and either end may have to wait for its
+CPU. On a path below a millisecond most of a round trip is that, and a window for the path alone only ever shrinks."""
 MIN_RTT_WINDOW = 10.0
 DRAIN_TIME = 0.2
 
@@ -126,10 +129,11 @@ class DeliveryRate:
     def _update(self, now: float) -> None:
         if self._min_rtt == float("inf"):
             return
-        product = max(self._rates) * self._min_rtt
+        round_trip = self._min_rtt + AGGREGATION
+        product = max(self._rates) * round_trip
         if now < self._drain_until:
             window = max(4.0 * self._mss, product / 2)
         else:
             window = max(self._floor, self._gain * product)
         self.window = int(min(window, self._cap))
-        self.pacing_rate = max(window, self._floor) / self._min_rtt
+        self.pacing_rate = max(window, self._floor) / round_trip

@@ -177,3 +177,18 @@ def test_no_rate_before_the_first_sample() -> None:
     model.on_acked(1.05, MSS, token)
     assert model.pacing_rate is None
     assert model.window == FLOOR
+
+
+@pytest.mark.parametrize("delay", [0.0005, 0.001, 0.002])
+def test_acknowledgements_that_wait_do_not_shrink_the_window_of_a_short_path(delay: float) -> None:
+    """A path of 0.1 ms; but for a few, acknowledgements come `delay` late, for all that was sent till then."""
+    model = DeliveryRate(mss=MSS, max_window=CAP)
+    now = 0.0
+    for round_number in range(400):
+        burst = model.window // MSS
+        tokens = [model.on_sent(now, i * MSS) for i in range(burst)]
+        waited = 0.0001 if round_number % 50 == 0 else delay
+        now += waited
+        model.on_rtt(now, waited)
+        model.on_acked(now, burst * MSS, tokens[-1])
+    assert model.window > 10 * FLOOR

@@ -49,13 +49,13 @@ def planned_hub(results: Results) -> None:
     """50 planned restarts of a hub's worker with 10 sites connected: nothing is lost or overtaken."""
     with ManySites(SITES, RTT_MS) as many:
         many.run_all()
-        flows = [many.flow(site, "br1") for site in many.sites]
+        flows = [many.flow(site, "cr1") for site in many.sites]
         probes = start_probes(many, "router", "hub", flows)
         pause(SETTLE)
         times, failed = [], 0
         for _ in range(RESTARTS):
             times.append(time.monotonic_ns())
-            failed += _refused(many.ctl("hub", "restart", f"{LISTENER}.bulk", wait=10))
+            failed += _refused(many.ctl("hub", "restart", f"{LISTENER}.critical", wait=10))
             pause(SPACING)
         streams = probes.result()
     _report_planned(results, "planned.hub", streams, times, failed)
@@ -112,10 +112,12 @@ def _guardian(results: Results, system: System, side: Side, who: str, number: si
 
 def _report_planned(results: Results, key: str, streams: list[ProbeStream], times: list[int], failed: int) -> None:
     sent, lost, overtaken = total(streams)
+    at_rest = sum(len(stream.losses_ns(0, stream.under_way_ns(times[0]))) for stream in streams)
     ends = [*times[1:], 1 << 62]
     outages = [longest_outage_ms(streams, begin, end) for begin, end in zip(times, ends, strict=True)]
     results.add(f"{key}.failed", [failed], f"of {len(times)} restarts", target=0)
     results.add(f"{key}.lost", [lost], f"probes of {sent}", target=0)
+    results.add(f"{key}.lost_before_the_first", [at_rest], "probes", target=0)
     results.add(f"{key}.overtaken", [overtaken], f"probes of {sent}", target=0)
     add_outages(results, f"{key}.outage", outages)
     say(f"{len(times)} restarts, {failed} failed: {lost} lost and {overtaken} overtaken of {sent}")

@@ -42,7 +42,7 @@ KINDS = (
     Kind("worker.term", "worker", "tunnel", weight=2),
     Kind("worker.stop", "worker", "tunnel", weight=2, bound=9.0),
     Kind("worker.pause", "worker", "tunnel", weight=2, lasting=(0.1, 1.0)),
-    Kind("worker.restart", "worker", "tunnel", weight=3),
+    Kind("worker.restart", "worker", "none", weight=3),
     Kind("zygote.kill", "zygote", "none", weight=2),
     Kind("zygote.stop", "zygote", "none"),
     Kind("supervisor.pause", "supervisor", "none", lasting=(0.2, 2.0)),

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from tools import ping, probe, udp_load
+from tools import flood, ping, probe, udp_load
 from tools.ping_report import StreamReport
 from tools.probe_report import ProbeStream, Record, join
 from tools.sockets import Via
@@ -107,6 +107,24 @@ class ProbeRun:
 def start_probes(stage: Stage, near: Role, far: Role, flows: list[probe.ProbeFlow], rate: float = 200.0) -> ProbeRun:
     """Start probes through tunnels: from `near` to each flow's target in `far`, and back."""
     return ProbeRun(stage, near, far, probe.ProbeOrder(flows=flows, rate=rate))
+
+
+class FloodRun:
+    """A flood on its way, until `result` is asked for."""
+
+    def __init__(self, stage: Stage, role: Role, order: flood.Order) -> None:
+        self._run = _Run(stage, role, "flood", msgspec.json.encode(order).decode())
+        self._run.wait_ready()
+
+    def result(self) -> flood.Report:
+        """Send no more."""
+        self._run.stop()
+        return msgspec.json.decode(self._run.read(), type=flood.Report)
+
+
+def start_flood(stage: Stage, role: Role, order: flood.Order) -> FloodRun:
+    """Start a flood from one namespace."""
+    return FloodRun(stage, role, order)
 
 
 class LoadResult(msgspec.Struct, frozen=True):

@@ -68,6 +68,9 @@ def test_a_fault_names_its_victim_and_the_tunnels_that_it_may_touch() -> None:
         kind = BY_NAME[f.kind]
         assert f.side in kind.sides
         assert kind.lasting[0] <= f.seconds <= kind.lasting[1]
+        if kind.scope == "none":
+            assert f.tunnels == ()
+            continue
         match kind.victim, f.side:
             case "worker" | "tun", "site":
                 assert f.tunnels == (f.victim,)
@@ -80,7 +83,7 @@ def test_a_fault_names_its_victim_and_the_tunnels_that_it_may_touch() -> None:
                 assert len(f.tunnels) == 2
             case _:
                 assert f.victim == kind.victim
-                assert len(f.tunnels) == (len(PLACES) if kind.scope == "all" else 0)
+                assert f.tunnels == tuple(PLACES)
 
 
 # ---------------------------------------------------------------- the judge

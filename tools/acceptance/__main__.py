@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.acceptance import crashes, hub, isolation, restarts, roaming
+from tools.acceptance import abuse, crashes, hub, isolation, restarts, roaming
 from tools.acceptance.ground import say
 from tools.results import Results
 
@@ -31,6 +31,7 @@ EXPERIMENTS: dict[str, Callable[[Results], None]] = {
     "reconnects": hub.reconnects,
     "rebind": roaming.rebind,
     "key_updates": roaming.key_updates,
+    "flood": abuse.flooded,
 }
 
 

@@ -29,6 +29,7 @@ class Injector:
         self._lab = system.lab
         self._memory = memory
         self._moves = 0
+        self._moved: set[int] = set()
         self._doers: dict[str, Callable[[Fault], None]] = {
             "worker.kill": lambda fault: self._signal(fault, signal.SIGKILL),
             "worker.segv": lambda fault: self._signal(fault, signal.SIGSEGV),
@@ -58,6 +59,11 @@ class Injector:
     def do(self, fault: Fault) -> None:
         """Inject the fault and return at its end."""
         self._doers[fault.kind](fault)
+
+    def restore(self) -> None:
+        """Give the WANs the addresses that they had at the beginning."""
+        for wan in self._moved:
+            self._lab.address(wan, f"100.64.{wan}.2/24")
 
     # ------------------------------------------------------------ processes
 
@@ -92,24 +98,23 @@ class Injector:
 
     # ------------------------------------------------------------ what a host runs short of
 
-    def _kill_meanwhile(self, fault: Fault) -> None:
-        os.kill(self._pid(fault), signal.SIGKILL)
-        pause(fault.seconds)
-
     def _fill_disk(self, fault: Fault) -> None:
+        pid = self._pid(fault)
         filler = self._lab.directory / fault.side / "filler"
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
         try:
-            self._kill_meanwhile(fault)
+            os.kill(pid, signal.SIGKILL)
+            pause(fault.seconds)
         finally:
             filler.unlink()
 
     def _exhaust_descriptors(self, fault: Fault) -> None:
-        supervisor = self._system.products[fault.side].pid
+        pid, supervisor = self._pid(fault), self._system.products[fault.side].pid
         with _limited(supervisor, len(os.listdir(f"/proc/{supervisor}/fd"))):
-            self._kill_meanwhile(fault)
+            os.kill(pid, signal.SIGKILL)
+            pause(fault.seconds)
 
     def _exhaust_memory(self, fault: Fault) -> None:
         pid = self._pid(fault)
@@ -138,6 +143,7 @@ class Injector:
 
     def _change_address(self, fault: Fault) -> None:
         self._moves += 1
+        self._moved.add(_wan(fault))
         self._lab.address(_wan(fault), f"100.{65 + self._moves % 60}.{_wan(fault)}.2/24")
 
     def _black_out(self, fault: Fault) -> None:

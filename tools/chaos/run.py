@@ -66,6 +66,7 @@ def run(
         now = time.monotonic_ns()
         pause(max(0.0, SETTLE, SLOT - (now - begin) / 1e9))
     idle = psutil.cpu_times_percent().idle / 100
+    injector.restore()
     pause(WARM_UP)
     violations += differences(before, take_inventory(system))
     return Outcome(events, violations, idle)

@@ -41,12 +41,15 @@ def flooded(results: Results) -> None:
                 ca=Path(pki, "ca.crt").read_text(),
                 certificate=Path(pki, f"{SITE_NAME}.crt").read_text(),
             )
+            before = system.counters("hub")["ens3"][0]
             run = start_flood(system.lab, "router", order)
             pause(SETTLE)
             window = _watch(system)
             sent = run.result()
+            arrived = system.counters("hub")["ens3"][0] - before
             results.add(f"flood.{kind}.rate", [sent.sent / sent.seconds / 1000], "kpps")
-            say(f"{kind}: {sent.sent / sent.seconds / 1000:.1f} kpps")
+            results.add(f"flood.{kind}.at_the_hub", [arrived / sent.seconds / 1000], "kpps")
+            say(f"{kind}: {sent.sent} sent in {sent.seconds:.1f} s, {arrived} packets came to the hub")
             _report(results, f"flood.{kind}", window)
             pause(SETTLE)
 

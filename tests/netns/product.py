@@ -84,7 +84,8 @@ class System(Base):
         streams = [*self.streams(), *(self.streams(v6=True) if v6 else [])]
         pings = Pings(start_pings(self.lab, "lan", streams, 120, linger=1.0))
         first = [f"lan{n}" for n in LANS]
-        until(lambda: all(self.counters("lan")[lan][1] - before[lan][1] >= 15 for lan in first))
+        enough = 15 * len(streams) // len(first)  # of each stream, of which every LAN sends as many
+        until(lambda: all(self.counters("lan")[lan][1] - before[lan][1] >= enough for lan in first))
         try:
             yield pings
         finally:

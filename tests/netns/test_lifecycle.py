@@ -347,8 +347,10 @@ def test_killed_supervisor_leaks_nothing_and_the_next_recovers_all(system: Syste
     """Also with a worker SIGSTOPped: it neither sees the end of its channel nor lets go of its TUN."""
     if orphans == "exit":
         system.edit(side, 'control_group = "root"', 'control_group = "root", on_orphan = "exit"')
+        before = system.pids(side)
         ok(system.lab.ctl(side, "reload"))
-        system.until_answered()
+        for name, pid in before.items():
+            system.until_replaced(side, name, pid)
     pids = system.pids(side)
     frozen = {"site": "br2", "hub": "mt5.bulk"}[side]
     zygote = system.status(side).zygote_pid

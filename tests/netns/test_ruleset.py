@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from tests.netns.site import (
     tunnel,
     udp_packet,
     wait_for,
+    write_packet,
 )
 
 pytestmark = pytest.mark.root
@@ -107,7 +107,7 @@ def test_what_comes_by_a_tunnel_is_answered_by_it(net: Net, site: Host, plan: Ho
     fds = {name: tun_fd(site, plan, name) for name in TUNS}
     with lan_socket(net, "172.16.1.9") as sock:
         port = sock.getsockname()[1]
-        os.write(fds["df2"], udp_packet(SERVER, "172.16.1.9", 7, port))
+        write_packet(fds["df2"], udp_packet(SERVER, "172.16.1.9", 7, port))
         assert wait_for(lambda: readable(sock))
         _data, peer = sock.recvfrom(100)
         sock.sendto(b"answer", peer)
@@ -153,12 +153,12 @@ def test_hub_routes_and_masquerades(server: socket.socket) -> None:
     host.up()
     assert host.changes == before
     fds = {worker.tun: host.hub_fds(worker, 0)[0] for worker in plan.hub_workers}
-    os.write(fds["mt4b"], udp_packet("10.200.10.5", SERVER, 1000, 7))
+    write_packet(fds["mt4b"], udp_packet("10.200.10.5", SERVER, 1000, 7))
     data, peer = server.recvfrom(100)
     assert peer[0] == "203.0.113.1", "masqueraded"
     server.sendto(data, peer)
     assert read_packet(fds)[0] == "mt4b", "the answer goes to the TUN of the class"
-    os.write(fds["mt4b"], udp_packet("203.0.113.66", SERVER, 1000, 7))
+    write_packet(fds["mt4b"], udp_packet("203.0.113.66", SERVER, 1000, 7))
     assert wait_for(lambda: "packets 1 bytes" in run("nft list counter inet mpq foreign"))
     assert "unreachable" in run("ip route show 10.200.10.0/24")
     host.down("open")

@@ -97,6 +97,11 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[max(0, int(rank) - 1)]
 
 
+def ratio(one: float, other: float) -> float:
+    """`one / other`; nan where the other is 0, as that of a measurement that failed."""
+    return one / other if other else float("nan")
+
+
 def _commit() -> str:
     try:
         done = subprocess.run(

@@ -18,7 +18,7 @@ from tools import light_sites
 from tools.bench import load
 from tools.bench.mpq import GUEST, Mpq
 from tools.lab_config import HUB_NAME
-from tools.results import Results
+from tools.results import Results, ratio
 from tools.sockets import Via
 from tools.topology import HUB
 
@@ -62,14 +62,13 @@ def crowd(results: Results, runs: int) -> None:
             results.add(f"hub.{count}.{name}", values, units[name])
     for way in ("up", "down"):
         costs = zip(samples[max(CONNECTIONS)][f"{way}.cost"], samples[1][f"{way}.cost"], strict=True)
-        results.add(
-            f"hub.{max(CONNECTIONS)}.{way}.cost.ratio", [many / one for many, one in costs], "1", target=COST_RATIO
-        )
+        ratios = [ratio(many, one) for many, one in costs]
+        results.add(f"hub.{max(CONNECTIONS)}.{way}.cost.ratio", ratios, "1", target=COST_RATIO)
 
 
 @contextmanager
 def crowd_of(prefix: str, connections: int) -> Iterator[Hub]:
-    """A hub with so many connections, one of them of a real site; it tells at the end how many others were lost."""
+    """A hub with so many connections, one of them of a real site; it says at the end how often others fell silent."""
     with Mpq(prefix, guests=connections - 1) as mpq:
         order = light_sites.Order(
             pki=str(mpq.pki),
@@ -89,7 +88,7 @@ def crowd_of(prefix: str, connections: int) -> Iterator[Hub]:
         yield Hub(mpq, msgspec.json.decode(line, type=light_sites.Ready))
         report = msgspec.json.decode(process.communicate()[0], type=light_sites.Report)
         if report.silent:
-            print(f"    {report.silent} of {connections} connections were lost meanwhile", flush=True)
+            print(f"    of {connections} connections, some fell silent: {report.silent} times in all", flush=True)
 
 
 def _measure(mpq: Mpq, rate: float) -> dict[str, float]:
@@ -102,5 +101,5 @@ def _measure(mpq: Mpq, rate: float) -> dict[str, float]:
         before, start = mpq.cpu("hub"), time.monotonic()
         arrived = load.send(mpq, SIZE, rate, SECONDS, down=way == "down")
         spent = mpq.cpu("hub") - before - idle * (time.monotonic() - start)
-        figures[f"{way}.cost"] = spent / (arrived.received * SECONDS) * 1e6
+        figures[f"{way}.cost"] = ratio(spent, arrived.received * SECONDS) * 1e6
     return figures

@@ -9,7 +9,7 @@ from mpq_supervisor.arithmetic import TUNNEL_ORDER
 from mpq_worker.contract import TrafficClass
 from tools.bench.bed import SIDES
 from tools.bench.mpq import Mpq, Tunnel
-from tools.results import Results
+from tools.results import Results, ratio
 from tools.sockets import Via
 from tools.traffic import TcpFlow, TcpRun
 
@@ -39,9 +39,9 @@ def growth(results: Results, runs: int) -> None:
         for name, values in figures.items():
             results.add(f"growth.{count}.{name}", values, UNITS[name])
     for count in SIZES:
-        sums = zip(samples[count]["sum"], samples[1]["sum"], strict=True)
+        ratios = [ratio(*sums) for sums in zip(samples[count]["sum"], samples[1]["sum"], strict=True)]
         target = SUM_OF_NINE if count == 9 else None
-        results.add(f"growth.{count}.ratio", [many / one for many, one in sums], "1", target=target, better="higher")
+        results.add(f"growth.{count}.ratio", ratios, "1", target=target, better="higher")
     results.add("start.nine_up", samples[9]["start"], "s")
     results.add("memory.worker.pss", samples[9]["pss"], "MB", target=IDLE_MB)
 
@@ -52,7 +52,7 @@ def _measure(mpq: Mpq) -> dict[str, list[float]]:
     before = sum(mpq.cpu(side) for side in SIDES)
     streams = [TcpRun(mpq, "site", "hub", _flow(tunnel, i), SECONDS) for i, tunnel in enumerate(mpq.tunnels)]
     rates = [stream.result().mbit for stream in streams]
-    cost = (sum(mpq.cpu(side) for side in SIDES) - before) / (sum(rates) * SECONDS / 1000)
+    cost = ratio(sum(mpq.cpu(side) for side in SIDES) - before, sum(rates) * SECONDS / 1000)
     return {"sum": [sum(rates)], "least": [min(rates)], "cpu": [cost], "start": [mpq.up_after], "pss": pss}
 
 

@@ -11,7 +11,7 @@ from tools.bench.bed import Contender
 from tools.bench.contenders import Bare, Copy, OpenVpn, WireGuard
 from tools.bench.measures import MEASURES
 from tools.bench.mpq import AioquicOnly, Mpq
-from tools.results import Results
+from tools.results import Results, ratio
 
 CONTENDERS: tuple[type[Contender], ...] = (Bare, Copy, OpenVpn, WireGuard, AioquicOnly, Mpq)
 OURS = Mpq.label
@@ -87,7 +87,7 @@ def add_rows(results: Results, samples: Samples) -> None:
             results.add(row_id(measure, contender), values, unit_of(measure), target=limit)
     for target in RATIOS:
         runs = samples[target.measure]
-        ratios = [ours / other for ours, other in zip(runs[OURS], runs[target.contender], strict=True)]
+        ratios = [ratio(ours, other) for ours, other in zip(runs[OURS], runs[target.contender], strict=True)]
         results.add(target.id, ratios, "1", target=target.ratio, better=target.better)
     for rank in ("p50", "p99"):
         runs = samples[f"rtt.idle.{rank}"]

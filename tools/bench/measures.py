@@ -10,7 +10,7 @@ import psutil
 from tools.bench import load
 from tools.bench.bed import INNER_MTU, Contender
 from tools.product import Side
-from tools.results import percentile
+from tools.results import percentile, ratio
 from tools.sockets import Via
 from tools.traffic import TcpFlow, TcpRun
 
@@ -32,7 +32,7 @@ def one_stream(contender: Contender) -> Sample:
     before = _cpu(contender)
     mbit = _tcp(contender, 1, reverse=False)
     gbit = mbit * TCP_SECONDS / 1000
-    costs = {f"tcp.cpu.{who}": (time - before[who]) / gbit for who, time in _cpu(contender).items()}
+    costs = {f"tcp.cpu.{who}": ratio(time - before[who], gbit) for who, time in _cpu(contender).items()}
     memory = {f"memory.busy.{end}": sum(contender.pss(side)) for end, side in _ends(contender).items()}
     return {"tcp.one_stream": mbit, **costs, **memory}
 

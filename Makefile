@@ -12,7 +12,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint bench transfer fuzz acceptance chaos install install-files uninstall deb clean
+.PHONY: help system venv demo test lint bench transfer fuzz acceptance chaos install install-files uninstall deb clean sanitize
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -65,8 +65,13 @@ transfer: venv build/relay ## 20 GB through a tunnel, and under loss and reorder
 	@$(PY) -m tools.bench.transfer $(if $(SHARE),--share $(SHARE))
 
 fuzz: venv ## everything that reads what others write, for SECONDS (300); writes build/fuzz.json
+	@$(MAKE) -s system DEB_COMMANDS=clang-14:clang-14 DEB_FILES=/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.fuzzer-x86_64.a:libclang-rt-14-dev
 	@$(PY) -m pip install -q --disable-pip-version-check -e .[dev,fuzz]
 	@$(PY) -m tests.fuzz $(or $(SECONDS),300)
+
+sanitize: venv ## the native loop under AddressSanitizer and UBSan: its tests and corpora
+	@$(PY) -m pip install -q --disable-pip-version-check "Cython>=3,<4"
+	@$(PY) -m tools.sanitize
 
 acceptance: venv build/relay ## isolation, shared link, shared core, 50 kills, start-up; writes build/acceptance.json
 	@$(PY) -m tools.acceptance

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.fuzz.corpus import CORPORA, inputs
+from tests.fuzz.native import NAMES, fuzzer
 from tools.results import Results
 
 WORK = Path("build/fuzz")
@@ -45,9 +46,10 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all")
     parser.add_argument("--keep", action="store_true", help="take what was found over into the corpora")
     options = parser.parse_args()
-    names = options.targets or list(TARGETS)
-    if unknown := [name for name in names if name not in TARGETS]:
-        parser.error(f"no target {unknown[0]}; there are {', '.join(TARGETS)}")
+    known = [*TARGETS, *NAMES]
+    names = options.targets or known
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"no target {unknown[0]}; there are {', '.join(known)}")
     if options.keep:
         for name in names:
             keep(name)
@@ -77,7 +79,7 @@ def run(name: str, seconds: float) -> Outcome:
         log = _child(name, [*options, str(found), str(CORPORA / name)])
         executions += max(map(int, re.findall(r"^#(\d+)\t", log, re.MULTILINE)), default=0)
         coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", log))])
-        if "ERROR: libFuzzer" not in log:
+        if "ERROR: " not in log and "runtime error: " not in log:
             break
         findings += 1
         (WORK / f"{name}-{findings}.log").write_text(log)
@@ -98,15 +100,8 @@ def keep(name: str) -> None:
 
 def _child(name: str, options: list[str]) -> str:
     """Runs libFuzzer on a target in a process of its own; what it wrote."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fuzz.child",
-        name,
-        f"-max_len={MAX_INPUT}",
-        "-rss_limit_mb=2048",
-        *options,
-    ]
+    program = [str(fuzzer(name))] if name in NAMES else [sys.executable, "-m", "tests.fuzz.child", name]
+    command = [*program, f"-max_len={MAX_INPUT}", "-rss_limit_mb=2048", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return done.stdout.decode(errors="replace")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz.corpus import CORPORA, inputs
+from tests.fuzz.native import NAMES
 from tests.fuzz.targets import TARGETS
 
 
@@ -22,4 +23,4 @@ def test_corpus(name: str) -> None:
 
 
 def test_every_corpus_has_its_target() -> None:
-    assert {path.name for path in CORPORA.iterdir()} == set(TARGETS)
+    assert {path.name for path in CORPORA.iterdir()} == {*TARGETS, *NAMES}

@@ -59,15 +59,16 @@ def main(arguments: list[str]) -> int:
         f"seed {options.seed}, {count} faults, {options.rate:g} probes/s, {options.mbit:g} Mbit/s per tunnel"
     )
     with ExitStack() as stack:
-        lab = stack.enter_context(Lab())
+        lab = Lab()
+        # Before the lab, so that they end after it: a group must be empty then.
+        memory = {side: stack.enter_context(MemoryGroup(f"{lab.prefix}-{side}")) for side in SIDES}
+        stack.enter_context(lab)
         for wan in WANS:
             lab.delay(wan, RTT_MS)
         deployment = deploy(lab.directory)
         places = places_of(deployment)
         plan = make_plan(options.seed, count, places, kinds)
         system = System(lab, deployment)
-        memory = {side: stack.enter_context(MemoryGroup(f"{lab.prefix}-{side}")) for side in SIDES}
-        stack.callback(lab.close)  # the groups must be empty at their end
         for side in SIDES:
             lab.limit_disk(side, DISK)
             system.start(side)

@@ -19,6 +19,7 @@ from tools.wait import end, pause, until
 
 RESTART_DELAY = 0.25
 """Seconds until whoever manages services starts a dead supervisor again: RestartSec= of the unit."""
+_START_PATIENCE = 30.0
 
 
 class Injector:
@@ -93,8 +94,10 @@ class Injector:
     def _end_supervisor(self, side: Side, number: signal.Signals) -> None:
         end(self._system.products[side].pid, number)
         pause(RESTART_DELAY)
-        self._system.start(side)
-        self._memory[side].take(self._system.products[side].pid)
+        product = self._lab.start(side, self._system.configs[side])
+        self._system.products[side] = product
+        self._memory[side].take(product.pid)
+        product.wait_ready(_START_PATIENCE)
 
     # ------------------------------------------------------------ what a host runs short of
 

@@ -10,7 +10,7 @@ import psutil
 
 from mpq_supervisor.lifecycle import State
 from tools.chaos.inject import Injector
-from tools.chaos.inventory import differences, take_inventory
+from tools.chaos.inventory import Inventory, take_inventory
 from tools.chaos.judge import Event
 from tools.chaos.kinds import BY_NAME
 from tools.chaos.plan import Fault, Place
@@ -22,11 +22,11 @@ SLOT = 3.0
 SETTLE = 1.0
 """Seconds from UP to the next fault at least: what is lost then, is lost without a reason."""
 WARM_UP = 11.0
-"""Seconds before the first: a worker that dies sooner than 10 s after Ready is restarted with a pause."""
+"""Seconds before the first fault: a worker that dies sooner than 10 s after Ready is restarted with a pause."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The faults as they came, what is wrong with the hosts, and the share of CPU that was idle meanwhile."""
+    """The faults as they came, what went wrong beside them, and the share of CPU that was idle meanwhile."""
 
     events: list[Event]
     violations: list[str]
@@ -42,8 +42,6 @@ def run(
 ) -> Outcome:
     """Do the whole plan. `say` gets a line per fault."""
     violations: list[str] = []
-    pause(WARM_UP)
-    before = take_inventory(system)
     leaked = 0
     events = []
     psutil.cpu_times_percent()
@@ -65,11 +63,13 @@ def run(
             leaked = leaks.site + leaks.hub
         now = time.monotonic_ns()
         pause(max(0.0, SETTLE, SLOT - (now - begin) / 1e9))
-    idle = psutil.cpu_times_percent().idle / 100
-    injector.restore()
+    return Outcome(events, violations, psutil.cpu_times_percent().idle / 100)
+
+
+def settled(system: System) -> Inventory:
+    """What the hosts have when nothing has happened for a while."""
     pause(WARM_UP)
-    violations += differences(before, take_inventory(system))
-    return Outcome(events, violations, idle)
+    return take_inventory(system)
 
 
 def whole(system: System, places: Mapping[str, Place]) -> bool:

@@ -12,7 +12,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint bench transfer fuzz acceptance chaos install install-files uninstall deb clean sanitize
+.PHONY: help system venv demo test lint portal-test bench transfer fuzz acceptance chaos install install-files uninstall deb clean sanitize
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -57,6 +57,10 @@ test: lint build/relay build/load build/copy ## lint, types, imports, and every 
 	@$(PY) -m pytest
 
 # ONLY="ladder growth" runs some experiments, RUNS=1 shortens all; the peers come from Debian.
+portal-test: venv build/relay ## the portal under Chromium, Prometheus, schemathesis and load; writes build/portal
+	@$(MAKE) -s system DEB_COMMANDS="$(DEB_COMMANDS) chromium:chromium chromedriver:chromium-driver prometheus:prometheus npm:npm"
+	@$(PY) -m pytest tests/portal_full
+
 bench: venv build/relay build/load build/copy ## beside OpenVPN, wireguard-go, a bare copy; as it grows; writes build/bench.json, .png
 	@$(MAKE) -s system DEB_COMMANDS="openvpn:openvpn wireguard-go:wireguard-go wg:wireguard-tools" DEB_FILES=
 	@$(PY) -m tools.bench $(if $(RUNS),--runs $(RUNS)) $(ONLY)

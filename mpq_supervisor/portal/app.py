@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router, get
@@ -10,6 +11,8 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.response import File
+from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from mpq_supervisor import __version__
@@ -17,6 +20,7 @@ from mpq_supervisor.portal.api import alarms, past, stream, system, tunnels
 from mpq_supervisor.portal.guard import guard
 from mpq_supervisor.portal.parts import Parts, parts_of
 
+STATIC = Path(__file__).with_name("static")
 MAX_BODY = 512 * 1024
 _OVERRIDE = b"x-http-method-override"
 _HEADERS = (
@@ -55,7 +59,7 @@ def make_app(parts: Parts) -> ASGIApp:
         ],
     )
     app = Litestar(
-        route_handlers=[api, metrics],
+        route_handlers=[api, metrics, page, create_static_files_router("/static", [STATIC])],
         state=AppState({"parts": parts}),
         request_max_body_size=MAX_BODY,
         openapi_config=OpenAPIConfig(
@@ -69,6 +73,12 @@ def make_app(parts: Parts) -> ASGIApp:
         logging_config=None,
     )
     return _front(app)
+
+
+@get("/", include_in_schema=False)
+async def page() -> File:
+    """For people."""
+    return File(STATIC / "index.html", content_disposition_type="inline", media_type="text/html")
 
 
 @get("/metrics", include_in_schema=False, guards=[guard])

@@ -2,100 +2,28 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import secrets
 import signal
 from collections.abc import Iterator
-from typing import NamedTuple
 
-import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from mpq_supervisor.portal.auth import hash_of
-from tests.netns.product import System, ok
+from tests.netns.portals import Portal, open_portals
+from tests.netns.product import System
 from tools.product import Side
-from tools.system import SIDES
 from tools.wait import end, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
-PORT = 8450
 RTT = 0.020  # of the fixture's lab
 NOISE = 5
 """Packets of the kernel's own that it counts at a TUN and the worker drops."""
-TOKEN = secrets.token_urlsafe(32)
-
-Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
-
-
-class Portal(NamedTuple):
-    """That of one end."""
-
-    system: System
-    side: Side
-
-    def get(self, path: str) -> bytes:
-        with self.system.inside(self.side):
-            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
-            connection.connect()
-        try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
-            response = connection.getresponse()
-            body = response.read()
-            assert response.status == 200, body
-            return body
-        finally:
-            connection.close()
-
-    def metrics(self) -> Samples:
-        """Sample name → labels → value."""
-        found: Samples = {}
-        for family in text_string_to_metric_families(self.get("/metrics").decode()):
-            for sample in family.samples:
-                found.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
-        return found
-
-    def by_tunnel(self, name: str) -> dict[str, float]:
-        """The values of a metric of tunnels."""
-        return {dict(labels)["tunnel"]: value for labels, value in self.metrics().get(name, {}).items()}
-
-    def rtts(self) -> list[float]:
-        """Of all paths, smoothed."""
-        return list(self.metrics()["mpq_path_rtt_seconds"].values())
-
-    def answers(self) -> bool:
-        try:
-            return len(self.by_tunnel("mpq_tunnel_up")) == 9
-        except ConnectionError:
-            return False
-
-    def pid(self) -> int:
-        (pid,) = (
-            child.pid
-            for child in psutil.Process(self.system.products[self.side].pid).children()
-            if "mpq_supervisor.portal" in child.cmdline()
-        )
-        return pid
 
 
 @pytest.fixture(scope="module")
 def portals(running: System) -> Iterator[dict[Side, Portal]]:
-    """One at each end, begun by a reload that touches no tunnel."""
-    token = f'{{ name = "test", role = "operator", hash = "{hash_of(TOKEN)}" }}'
-    pids = {side: running.pids(side) for side in SIDES}
-    for side in SIDES:
-        running.edit(side, f'role = "{side}"', f'role = "{side}"\nportal = {{ token = [{token}] }}')
-        ok(running.lab.ctl(side, "reload"))
-    found = {side: Portal(running, side) for side in SIDES}
-    for portal in found.values():
-        until(portal.answers, seconds=60)
-    assert {side: running.pids(side) for side in SIDES} == pids
-    with running.logged("site") as lines:
-        yield found
-    print("\n".join(lines))
-    running.restore()
+    with open_portals(running) as portals:
+        yield portals
 
 
 def test_counters_agree_with_the_kernel(running: System, portals: dict[Side, Portal]) -> None:

@@ -172,3 +172,27 @@ def test_the_page_lists_every_operation(run: Run, site_plan: HostPlan, tmp_path:
             assert {(method, f"{API}/{path}") for method, path in documented} == operations
 
     run(body())
+
+
+def test_the_page_and_all_it_needs_are_served(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    """Nothing comes from elsewhere, and nothing it asks for is missing."""
+
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            wanted, seen = ["/"], set()
+            while wanted:
+                path = wanted.pop()
+                seen.add(path)
+                answer = await portals.get(path, "")
+                assert answer.status == 200, path
+                text = answer.body.decode()
+                assert "//" not in "".join(re.findall(r"""(?:src|href)=["']([^"']*)""", text)), path
+                if not path.startswith("/static/vendor"):
+                    found = re.findall(r"""(?:src|href)="(/[^"]+)"|from "\.(/[^"]+)\"""", text)
+                    wanted += [one or f"/static{two}" for one, two in found if (one or f"/static{two}") not in seen]
+            assert {"/static/main.js", "/static/tunnel.js", "/static/vendor/uplot/uPlot.iife.min.js"} <= seen
+            assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+            assert (await portals.get("/static/../service.py", "")).status == 404
+            assert (await portals.get("/static/%2e%2e/service.py", "")).status == 404
+
+    run(body())

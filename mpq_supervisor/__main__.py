@@ -22,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mpq_supervisor import ctl
 
         return ctl.main(arguments[1:])
+    if arguments[:1] == ["plan"]:
+        from mpq_supervisor import ctl
+
+        return ctl.main(arguments)
     parsed = _parser(arguments[0] if arguments else "").parse_args(arguments)
     if parsed.command == "run":
         from mpq_supervisor import run
@@ -55,6 +59,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     run.add_argument("--runtime-dir", type=Path, help="control socket and state (default: as configured, /run/mpq)")
     check = commands.add_parser("check", help="check a configuration and show what it would run")
     check.add_argument("file", metavar="FILE", type=Path, nargs="?", default=DEFAULT_CONFIG)
+    commands.add_parser("plan", help="show what a configuration would change (ctl plan)", add_help=False)
     commands.add_parser("ctl", help="look at and steer the running supervisor", add_help=False)
     token = commands.add_parser("token", help="make a token for the portal")
     token.add_argument("name", metavar="NAME", help="whose it is, for the log")

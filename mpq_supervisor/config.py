@@ -18,7 +18,7 @@ from mpq_supervisor.decode import Problem, decode, nearest
 from mpq_supervisor.schema import Config, HubConfig, SiteConfig
 from mpq_supervisor.validate import validate
 
-__all__ = ["Config", "ConfigError", "HubConfig", "Problem", "SiteConfig", "load", "parse"]
+__all__ = ["Config", "ConfigError", "HubConfig", "Problem", "SiteConfig", "accept", "load", "parse", "read"]
 
 
 MAX_SIZE = 4 << 20
@@ -36,12 +36,21 @@ class ConfigError(Exception):
 
 def load(path: Path) -> Config:
     """The configuration in a TOML file, good to run on this host. Raises ConfigError with every problem."""
+    return accept(read(path))
+
+
+def read(path: Path) -> str:
+    """The text of a configuration. Raises ConfigError."""
     try:
-        text = _read(path).decode()
+        return _read(path).decode()
     except OSError as error:
         raise ConfigError([Problem("", error.strerror or str(error))]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(f"byte {error.start}", "not UTF-8")]) from error
+
+
+def accept(text: str) -> Config:
+    """The configuration in a TOML text, good to run on this host. Raises ConfigError with every problem."""
     config, problems = _examine(text)
     if config is not None:
         problems += check_host(config)

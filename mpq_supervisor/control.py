@@ -14,19 +14,20 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from mpq_supervisor import happenings, lifecycle
+from mpq_supervisor.change import ChangeRefused, Configuration
 from mpq_supervisor.classifier import Packet
 from mpq_supervisor.classify import Verdict, parse_packet, rule_counts
+from mpq_supervisor.effects import describe
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.lifecycle import State
-from mpq_supervisor.plan import HostPlan, UnknownName, select
+from mpq_supervisor.plan import UnknownName, select
 from mpq_supervisor.requests import (
     MAX_REQUEST,
     MAX_WAIT,
@@ -53,25 +54,12 @@ class Classifier(Protocol):
     def counters(self) -> dict[str, int]: ...
 
 
-Reload = Callable[[], list[str]]
-"""Reads the configuration again; returns what changed, or raises ReloadFailed."""
-
-
-class ReloadFailed(Exception):
-    """The supervisor goes on as it was; `lines` say what is wrong."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("; ".join(lines))
-        self.lines = lines
-
-
 class Control:
     """Serves `ctl` for one fleet."""
 
-    def __init__(self, fleet: Fleet, plan: Callable[[], HostPlan], reload: Reload, classifier: Classifier) -> None:
+    def __init__(self, fleet: Fleet, configuration: Configuration, classifier: Classifier) -> None:
         self._fleet = fleet
-        self._plan = plan
-        self._reload = reload
+        self._configuration = configuration
         self._classifier = classifier
         self._clients = 0
         self._group: int | None = None
@@ -169,16 +157,13 @@ class Control:
         log.info("control: %s: %s %s", who, request.command, names, extra=marks(Kind.ORDER, reason=request.command))
 
     async def _execute(self, request: Request) -> Response:
-        if request.command == "reload":
-            try:
-                return Response(Code.OK, tuple(self._reload()) or ("nothing changed",))
-            except ReloadFailed as failure:
-                return Response(Code.FAILED, tuple(failure.lines))
+        if request.command in ("plan", "reload", "commit", "confirm", "rollback"):
+            return self._change(request)
         if request.command == "classify":
             return self._classify(request)
         try:
             words = request.names or ("all",)
-            names = tuple(dict.fromkeys(name for word in words for name in select(self._plan(), word)))
+            names = tuple(dict.fromkeys(name for word in words for name in select(self._configuration.plan, word)))
         except UnknownName as unknown:
             return Response(Code.UNKNOWN, (str(unknown),))
         code = Code.OK
@@ -198,7 +183,7 @@ class Control:
         return Response(code, status=msgspec.structs.replace(status, workers=shown))
 
     def _classify(self, request: Request) -> Response:
-        plan = self._plan()
+        plan = self._configuration.plan
         if plan.role != "site":
             return Response(Code.FAILED, ("a hub classifies nothing",))
         try:
@@ -214,6 +199,32 @@ class Control:
         if not verdicts:
             return Response(Code.FAILED, (f"no [[lan]] has a route to {source}",))
         return Response(Code.OK, tuple(map(str, verdicts)), verdicts=verdicts)
+
+    def _change(self, request: Request) -> Response:
+        configuration = self._configuration
+        try:
+            match request.command:
+                case "confirm":
+                    waited = configuration.confirm()
+                    return Response(Code.OK) if waited else Response(Code.FAILED, ("nothing waits to be confirmed",))
+                case "plan":
+                    preview = configuration.preview(request.text)
+                    code = Code.DIFFERENT if preview.fields or preview.workers else Code.OK
+                    return Response(code, tuple(describe(preview)) or ("no difference",), preview=preview)
+                case "rollback":
+                    preview = configuration.rollback()
+                case "commit" if request.confirm:
+                    preview = configuration.commit(request.confirm)
+                case _:
+                    preview = configuration.reload()
+        except ChangeRefused as refused:
+            for line in (*refused.lines, "refused, going on as before"):
+                log.error("%s: %s", request.command, line, extra=marks(Kind.CONFIG))
+            return Response(Code.FAILED, tuple(refused.lines))
+        lines = tuple(describe(preview)) or ("nothing changed",)
+        for line in lines:
+            log.info("%s: %s", request.command, line, extra=marks(Kind.CONFIG))
+        return Response(Code.OK, lines, preview=preview)
 
     async def _come_up(self, names: tuple[str, ...], seconds: float, before: dict[str, lifecycle.Life]) -> Code:
         """Waits until all are UP, those in `before` after another start; FAILED where that restart failed."""

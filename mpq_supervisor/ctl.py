@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from mpq_supervisor.config import ConfigError, read
 from mpq_supervisor.lifecycle import State
 from mpq_supervisor.requests import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
 from mpq_supervisor.table import host_table, rule_table, worker_page
@@ -27,7 +28,12 @@ def main(args: list[str]) -> int:
     verb: Verb = "status" if options.command == "show" else options.command
     wait = getattr(options, "wait", 0.0)
     names = tuple(name.encode(errors="replace").decode() for name in getattr(options, "names", ()))
-    request = Request(verb, names, wait, dscp=getattr(options, "dscp", 0))
+    seconds = getattr(options, "confirm_within", 0.0)
+    try:
+        text = _text(options)
+    except ConfigError as error:
+        return _complain(f"{options.file}: {error}", Code.FAILED)
+    request = Request(verb, names, wait, dscp=getattr(options, "dscp", 0), text=text, confirm=seconds)
     try:
         response = ask(options.runtime_dir / SOCKET_NAME, request)
     except PermissionError:
@@ -56,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mpq-supervisor ctl",
         description="Look at and steer the running supervisor.",
         epilog="NAME is a tunnel or worker, a class, a WAN or listener, or all. Exit codes: 0 done, 1 not UP or "
-        "not possible, 2 usage, 3 unknown name, 4 no supervisor, 5 refused.",
+        "not possible, 2 usage, 3 unknown name, 4 no supervisor, 5 refused, 6 different (plan).",
     )
     parser.add_argument("--runtime-dir", type=Path, default=Path("/run/mpq"), help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -77,7 +83,16 @@ def _parser() -> argparse.ArgumentParser:
             "--wait", type=_seconds, default=_DEFAULT_WAIT, help="seconds to wait for it (default: %(default)s)"
         )
         command.add_argument("--no-wait", dest="wait", action="store_const", const=0.0)
-    commands.add_parser("reload", help="read the configuration again")
+    plan = commands.add_parser("plan", help="show what going over to a configuration would change; 6 if anything")
+    plan.add_argument("file", metavar="FILE", type=Path, nargs="?", help="default: the supervisor's own")
+    commands.add_parser("reload", help="read the configuration again, and restart what has to be")
+    commit = commands.add_parser("commit", help="likewise, and go back unless it is confirmed")
+    commit.add_argument(
+        "--confirm", dest="confirm_within", metavar="SECONDS", type=_confirm_seconds, default=0.0,
+        help="how long to wait for `ctl confirm`; without it a commit is a reload",
+    )  # fmt: skip
+    commands.add_parser("confirm", help="keep what was committed")
+    commands.add_parser("rollback", help="go back to what ran before the commit, now")
     classify = commands.add_parser(
         "classify",
         usage="%(prog)s [SRC[:PORT]/PROTO DST[:PORT]] [--dscp N]",
@@ -108,8 +123,21 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _confirm_seconds(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 86_400:
+        raise ValueError
+    return value
+
+
+def _text(options: argparse.Namespace) -> str:
+    """What `plan FILE` is about: read here, since the supervisor may not be able to. Raises ConfigError."""
+    path = getattr(options, "file", None)
+    return "" if path is None else read(path)
+
+
 def _print(command: str, response: Response) -> None:
-    out = sys.stdout if response.code is Code.OK else sys.stderr
+    out = sys.stdout if response.code in (Code.OK, Code.DIFFERENT) else sys.stderr
     for line in response.lines:
         print(line, file=out)
     if response.rules:

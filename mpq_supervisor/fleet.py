@@ -20,9 +20,10 @@ from mpq_supervisor import happenings
 from mpq_supervisor.incarnation import Network, Surroundings
 from mpq_supervisor.leftovers import Register
 from mpq_supervisor.lifecycle import Policy, State
-from mpq_supervisor.orders import Entry, same_host, same_process
+from mpq_supervisor.orders import WorkerChange, worker_changes
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.process import Worker
+from mpq_supervisor.rolling import Rolling
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.status import HostStatus, configured_sites, worker_status
 from mpq_supervisor.weights import Weights
@@ -32,6 +33,8 @@ TICK = 0.25
 LATE = 4 * TICK
 """When the tick itself comes this late, the supervisor was stopped or starved: nobody is judged by it."""
 MEMORY_INTERVAL = 5.0
+SETTLED = frozenset({State.UP, State.WAITING, State.DEGRADED, State.STOPPED, State.FAILED})
+"""Where a worker that is restarted has arrived, well or not."""
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class Fleet:
         self._begun = self._last_tick = self._loop.time()
         self._next_memory = self._begun
         self._timer: asyncio.TimerHandle | None = None
+        self._rolling = Rolling()
 
     def start(self) -> None:
         """Starts every worker and the watchdog; comes back at once. The zygote has been started."""
@@ -90,6 +94,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """Stops every worker, then the zygote; whoever does not end in time has been killed."""
+        self._rolling.clear()
         self.command(self.workers, happenings.StopWanted())
         patience = self._around.policy.stop_grace + 4.0
         if not await self.wait(lambda: not any(w.processes for w in self.workers.values()), patience):
@@ -105,50 +110,47 @@ class Fleet:
         for name in tuple(names):
             self.workers[name].feed(event)
 
-    def reload(self, plan: HostPlan, secrets: Secrets) -> list[str]:
-        """Goes over to another plan and says what that changed, a line per worker. Raises HostFault of the host.
+    def reload(self, plan: HostPlan, secrets: Secrets) -> dict[str, WorkerChange]:
+        """Goes over to another plan and says what that does to each worker it concerns. Raises HostFault of the host,
+        and then nothing has changed.
 
-        Workers whose plan is the same are not touched; a hub's get their new sites while they run.
+        Workers whose plan is the same are not touched; a hub's get their new sites while they run; those to be
+        restarted are so one after the other, as `ctl restart` does it.
         """
         around, old_plan = self._around, self._around.plan
-        restart_all = not same_host(old_plan, plan) or around.secrets.credentials != secrets.credentials
+        changes = worker_changes(old_plan, plan, credentials=around.secrets.credentials != secrets.credentials)
         self._network.apply(plan)
         around.plan, around.policy, around.secrets = plan, _policy(plan), secrets
-        entries: dict[str, Entry] = {entry.name: entry for entry in plan.workers}
-        changes = []
-        for name, worker in list(self.workers.items()):
-            if name not in entries and not worker.retired:
-                worker.retired = True
-                worker.feed(happenings.StopWanted())
-                self._forget_retired(worker)
-                changes.append(f"{name}: removed")
-        for name, entry in entries.items():
-            change = self._reload_worker(name, entry, restart_all)
-            if change:
-                changes.append(f"{name}: {change}")
+        for entry in plan.workers:
+            if entry.name not in self.workers:
+                self.workers[entry.name] = Worker(entry, around, self._note_change)
+            elif entry != self.workers[entry.name].entry:
+                self.workers[entry.name].replace_entry(entry)
+        for name, change in changes.items():
+            worker = self.workers[name]
+            worker.retired = change == "remove"
+            match change:
+                case "add":
+                    worker.feed(happenings.StartWanted())
+                case "remove":
+                    worker.feed(happenings.StopWanted())
+                    self._forget_retired(worker)
+        self._rolling.want(name for name, change in changes.items() if change == "restart")
+        self._roll()
         for wan in plan.wans:
             self._link_changed(wan.name)
-        if not changes and plan != old_plan:
-            changes.append("no worker is concerned; the rest is applied")
         return changes
 
-    def _reload_worker(self, name: str, entry: Entry, restart: bool) -> str:
+    def _roll(self) -> None:
+        """The next of the workers that a reload restarts, if the one before has arrived."""
+        for name in self._rolling.due(self._loop.time(), self._is_settled):
+            worker = self.workers.get(name)
+            if worker is not None and worker.life.state not in (State.STOPPING, State.STOPPED):
+                worker.feed(happenings.RestartWanted())  # the operator's stop outlives a reload
+
+    def _is_settled(self, name: str) -> bool:
         worker = self.workers.get(name)
-        if worker is None:
-            worker = self.workers[name] = Worker(entry, self._around, self._note_change)
-            worker.feed(happenings.StartWanted())
-            return "added"
-        old = worker.entry
-        worker.replace_entry(entry)
-        if worker.retired:
-            worker.retired = False
-            worker.feed(happenings.StartWanted())
-            return "added"
-        if restart or not same_process(old, entry):
-            if worker.life.state is not State.STOPPED:  # the operator's stop outlives a reload
-                worker.feed(happenings.RestartWanted())
-            return "restarted"
-        return "" if old == entry else "sites changed"
+        return worker is None or worker.life.state in SETTLED
 
     async def wait(self, predicate: Callable[[], bool], seconds: float) -> bool:
         """Waits until `predicate` holds, looking again whenever a worker changes; False after `seconds`."""
@@ -200,6 +202,7 @@ class Fleet:
         if now >= self._next_memory:
             self._next_memory = now + MEMORY_INTERVAL
             self._check_memory()
+        self._roll()
         self._write_register()
         self._duty()
 
@@ -223,6 +226,7 @@ class Fleet:
     def _note_change(self, worker: Worker) -> None:
         self._changed.set()
         self._forget_retired(worker)
+        self._loop.call_soon(self._roll)
         self._write_register()
 
     def _forget_retired(self, worker: Worker) -> None:

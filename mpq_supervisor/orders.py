@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from mpq_supervisor.network import LinkState
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.schema import FloodLimits, Supervisor
-from mpq_worker.contract import ConfigureHub, ConfigureSite, Credentials, Fork, Limits, TrafficClass
+from mpq_worker.contract import ConfigureHub, ConfigureSite, Credentials, Fork, Limits, SiteEntry, TrafficClass
 
 Entry = TunnelPlan | HubWorkerPlan
 """What the plan says of one worker."""
+
+WorkerChange = Literal["add", "remove", "restart", "sites"]
+"""`sites`: a hub's worker is told of them while it runs."""
 
 NICE = {TrafficClass.CRITICAL: -5, TrafficClass.DEFAULT: 0, TrafficClass.BULK: 10}
 """The weight of a class where there is no cgroup for it; negative only with SYS_NICE."""
@@ -72,11 +77,33 @@ def configure_hub(
     )
 
 
+def worker_changes(old: HostPlan, new: HostPlan, *, credentials: bool = False) -> dict[str, WorkerChange]:
+    """What going over from one plan to the other does to each worker that it concerns. `credentials`: the files that
+    `identity` names have other contents."""
+    before = {entry.name: entry for entry in old.workers}
+    after = {entry.name: entry for entry in new.workers}
+    all_of_them = credentials or not same_host(old, new)
+    changes: dict[str, WorkerChange] = {name: "remove" for name in before if name not in after}
+    for name, entry in after.items():
+        if name not in before:
+            changes[name] = "add"
+        elif all_of_them or not same_process(before[name], entry):
+            changes[name] = "restart"
+        elif _sites(before[name]) != _sites(entry):
+            changes[name] = "sites"
+    return changes
+
+
 def same_process(old: Entry, new: Entry) -> bool:
-    """Whether a worker configured as `old` can go on as `new`: at a hub, sites come and go while it runs."""
+    """Whether a worker configured as `old` can go on as `new`: at a hub, sites come and go while it runs, and what
+    is the network's alone is no worker's business."""
     if isinstance(old, HubWorkerPlan) and isinstance(new, HubWorkerPlan):
-        old = msgspec.structs.replace(old, sites=new.sites, routes=new.routes)
-    return old == new
+        changed = msgspec.structs.replace(old, sites=new.sites, routes=new.routes, txqueuelen=new.txqueuelen)
+        return changed == new
+    if isinstance(old, TunnelPlan) and isinstance(new, TunnelPlan):
+        changed_too = msgspec.structs.replace(old, txqueuelen=new.txqueuelen, table=new.table, mark=new.mark)
+        return changed_too == new
+    return False
 
 
 def same_host(old: HostPlan, new: HostPlan) -> bool:
@@ -90,6 +117,10 @@ def same_host(old: HostPlan, new: HostPlan) -> bool:
 
 def _told(supervisor: Supervisor) -> tuple[object, ...]:
     return supervisor.key_update_packets, supervisor.on_orphan, supervisor.cpus, supervisor.native
+
+
+def _sites(entry: Entry) -> tuple[SiteEntry, ...]:
+    return entry.sites if isinstance(entry, HubWorkerPlan) else ()
 
 
 def _limits(limits: FloodLimits) -> Limits:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from mpq_supervisor.classify import RuleCount, Verdict
+from mpq_supervisor.effects import Preview
 from mpq_supervisor.status import HostStatus
 
 SOCKET_NAME = "ctl.sock"
-MAX_REQUEST = 65_536
+MAX_REQUEST = 2 << 20
+"""Bytes; a configuration may come with it."""
 MAX_WAIT = 120.0
 
 
@@ -24,9 +26,10 @@ class Code(IntEnum):
     UNKNOWN = 3  # no such name
     UNREACHABLE = 4
     REFUSED = 5
+    DIFFERENT = 6  # `plan`: there are differences
 
 
-Verb = Literal["status", "start", "stop", "restart", "reload", "classify"]
+Verb = Literal["status", "start", "stop", "restart", "plan", "reload", "commit", "confirm", "rollback", "classify"]
 PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart"})
 """What the portal may ask for, whoever asks it."""
 
@@ -36,6 +39,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for the log: whom the portal asks for.
 
     For classify they are source and destination as `classify.parse_packet` takes them; none asks for the counters.
+    `text` is the configuration to plan for, if not the supervisor's file; `confirm` the seconds that a commit lasts,
+    0 for good.
     """
 
     command: Verb
@@ -43,14 +48,18 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: float = 0.0
     by: str = ""
     dscp: int = 0
+    text: str = ""
+    confirm: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
 
 
 class Response(msgspec.Struct, frozen=True):
-    """`lines` are for people, the rest for everything else: `status` restricted to the names, answers to classify."""
+    """`lines` are for people, the rest for everything else: `status` restricted to the names, `preview` of a
+    change of the configuration, answers to classify."""
 
     code: Code
     lines: tuple[str, ...] = ()
     status: HostStatus | None = None
+    preview: Preview | None = None
     verdicts: tuple[Verdict, ...] = ()
     rules: tuple[RuleCount, ...] = ()
     counters: dict[str, int] = {}

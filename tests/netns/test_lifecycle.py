@@ -14,8 +14,9 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from mpq_supervisor import ctl
 from mpq_supervisor.lifecycle import State
-from mpq_supervisor.requests import Code
+from mpq_supervisor.requests import SOCKET_NAME, Code, Request, Response, Verb
 from tests.netns.product import System, ok, wan_of
 from tools.lab_config import SITE_NAME
 from tools.product import Side
@@ -268,6 +269,37 @@ def test_reload_with_an_error_changes_nothing(system: System) -> None:
     assert pings.lost() == {}
     assert {side: system.pids(side) for side in SIDES} == pids
     assert system.state_of("site") == state
+
+
+def test_a_commit_goes_back_when_told_or_when_nobody_confirms(system: System) -> None:
+    """The workers of one WAN restart one after the other, and again; a ping of every tunnel notices nothing."""
+
+    def ask(verb: Verb, confirm: float = 0.0) -> Response:
+        return ctl.ask(system.products["site"].runtime / SOCKET_NAME, Request(verb, confirm=confirm))
+
+    def restarts() -> int:
+        return system.log("site")[begin:].count("RETIRING → UP")
+
+    before, begin = system.pids("site"), len(system.log("site"))
+    system.edit("site", 'interface = "wan4"', 'interface = "wan4"\nmtu = 1380')
+    assert ask("plan").code is Code.DIFFERENT
+    with system.pinged() as pings:
+        preview = ask("commit", confirm=60.0).preview
+        assert preview is not None
+        assert preview.workers == dict.fromkeys(("cr1", "br1", "df1"), "restart")
+        until(lambda: restarts() == 3)
+        assert ask("rollback").code is Code.OK
+        until(lambda: restarts() == 6)
+    assert pings.lost() == {}
+    after = system.pids("site")
+    assert {name for name in before if after[name] != before[name]} == {"cr1", "br1", "df1"}
+    system.edit("site", "mtu = 1380", "rate_mbit = 900.0")
+    assert ask("commit", confirm=1.0).code is Code.OK
+    assert ask("plan").code is Code.OK
+    until(lambda: "not confirmed: back to what ran before" in system.log("site")[begin:])
+    assert ask("plan").code is Code.DIFFERENT, "of the file, which is as it was"
+    assert ask("confirm").code is Code.FAILED
+    assert system.pids("site") == after
 
 
 @pytest.mark.parametrize(

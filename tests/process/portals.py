@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from datetime import date
 from ipaddress import IPv4Address
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import SimpleNamespace, TracebackType
+from typing import Any, cast
 
 import msgspec
 
+from mpq_supervisor.change import Configuration
 from mpq_supervisor.control import Control
 from mpq_supervisor.feed import Feed
 from mpq_supervisor.plan import HostPlan
@@ -65,7 +66,7 @@ class Portals:
         supervisor = msgspec.structs.replace(plan.supervisor, state_directory=str(self.directory))
         self.plan = msgspec.structs.replace(plan, portal=portal, supervisor=supervisor)
         self.rig = Rig(self.plan, runtime)
-        self.control = Control(self.rig.fleet, lambda: self.plan, list, self.rig.network)
+        self.control = Control(self.rig.fleet, cast(Configuration, SimpleNamespace(plan=self.plan)), self.rig.network)
         self.feed = Feed(self.rig.fleet.status)
         LOG.addHandler(self.feed)
         LOG.setLevel(logging.INFO)

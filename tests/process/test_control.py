@@ -7,13 +7,16 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mpq_supervisor import ctl
-from mpq_supervisor.control import Control, ReloadFailed
+from mpq_supervisor.change import ChangeRefused, Configuration
+from mpq_supervisor.control import Control
+from mpq_supervisor.effects import Change, Effect, Preview
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.requests import MAX_REQUEST, SOCKET_NAME
 from tests.process.conftest import Rig
@@ -28,19 +31,46 @@ async def ctl_in_thread(directory: Path, *args: str) -> int:
     return await asyncio.to_thread(ctl.main, ["--runtime-dir", str(directory), *args])
 
 
+class Changes:
+    """In the place of `Configuration`: answers with what a test puts there, and notes what it was asked."""
+
+    def __init__(self, plan: HostPlan) -> None:
+        self.plan = plan
+        self.problem = ""
+        self.difference = Preview((), {})
+        self.asked: list[object] = []
+
+    def preview(self, text: str = "") -> Preview:
+        return self._answer(("preview", text))
+
+    def reload(self) -> Preview:
+        return self._answer("reload")
+
+    def commit(self, seconds: float) -> Preview:
+        return self._answer(("commit", seconds))
+
+    def rollback(self) -> Preview:
+        return self._answer("rollback")
+
+    def confirm(self) -> bool:
+        self.asked.append("confirm")
+        return not self.problem
+
+    def _answer(self, asked: object) -> Preview:
+        self.asked.append(asked)
+        if self.problem:
+            raise ChangeRefused([self.problem])
+        return self.difference
+
+
 class Served:
     """A fleet with its control socket."""
 
     def __init__(self, plan: HostPlan, directory: Path) -> None:
         self.directory = directory
         self.rig = Rig(plan, directory)
-        self.control = Control(self.rig.fleet, lambda: plan, self._reload, self.rig.network)
-        self.reload_problem = ""
-
-    def _reload(self) -> list[str]:
-        if self.reload_problem:
-            raise ReloadFailed([self.reload_problem])
-        return []
+        self.configuration = Changes(plan)
+        self.control = Control(self.rig.fleet, cast(Configuration, self.configuration), self.rig.network)
 
     async def __aenter__(self) -> Served:
         await self.control.start(self.directory, "no-such-group")
@@ -87,7 +117,7 @@ def test_every_command(run: Run, site_plan: HostPlan, tmp_path: Path, capsys: Ca
 
             assert await served.ctl("reload") == 0
             assert capsys.readouterr().out == "nothing changed\n"
-            served.reload_problem = "wan[1].interface: missing"
+            served.configuration.problem = "wan[1].interface: missing"
             assert await served.ctl("reload") == 1
             assert capsys.readouterr().err == "wan[1].interface: missing\n"
 
@@ -107,6 +137,42 @@ def test_every_command(run: Run, site_plan: HostPlan, tmp_path: Path, capsys: Ca
             assert await served.ctl("stop", "cr1", "bulc") == 3
             assert capsys.readouterr().err == 'no "bulc" here (did you mean "bulk"?)\n'
             await served.rig.all_in("UP")
+
+    run(body())
+
+
+def test_changes_of_the_configuration(run: Run, site_plan: HostPlan, tmp_path: Path, capsys: Capture) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text('role = "site"')
+
+    async def body() -> None:
+        async with Served(site_plan, tmp_path) as served:
+            changes = served.configuration
+            assert await served.ctl("plan") == 0
+            assert capsys.readouterr().out == "no difference\n"
+            changes.difference = Preview(
+                (Change("wan[wan4].mtu", "1400", "1300", Effect.RESTART, True),), {"br1": "restart"}
+            )
+            assert await served.ctl("plan", str(other)) == 6
+            assert capsys.readouterr().out.splitlines() == [
+                f"wan[wan4].mtu: 1400 → 1300 ({Effect.RESTART}; the other end has to follow)",
+                "br1 restarts",
+            ]
+            assert await served.ctl("plan", "--json") == 6
+            assert json.loads(capsys.readouterr().out)["preview"]["workers"] == {"br1": "restart"}
+            assert await served.ctl("commit", "--confirm", "60") == 0
+            assert await served.ctl("confirm") == 0
+            assert await served.ctl("commit") == 0
+            assert await served.ctl("rollback") == 0
+            assert changes.asked == [
+                ("preview", ""), ("preview", 'role = "site"'), ("preview", ""),
+                ("commit", 60.0), "confirm", "reload", "rollback",
+            ]  # fmt: skip
+            changes.problem = "no"
+            assert [await served.ctl(verb) for verb in ("plan", "commit", "confirm", "rollback")] == [1, 1, 1, 1]
+            assert await served.ctl("plan", str(tmp_path / "missing.toml")) == 1
+            assert "missing.toml: No such file" in capsys.readouterr().err
+            assert await served.ctl("commit", "--confirm", "0.5") == 2
 
     run(body())
 
@@ -180,9 +246,22 @@ def test_strangers_are_refused(run: Run, site_plan: HostPlan, tmp_path: Path) ->
     run(body())
 
 
-@pytest.mark.parametrize(
-    "request_line", [b"\n", b"nonsense\n", b'{"command": "explode"}\n', b"x" * (MAX_REQUEST * 2)]
-)
+def test_a_request_without_end_is_cut_off(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Served(site_plan, tmp_path) as served:
+            _, writer = await asyncio.open_unix_connection(str(tmp_path / SOCKET_NAME))
+            writer.write(b"x" * (8 * MAX_REQUEST))
+            with pytest.raises(ConnectionError):
+                await writer.drain()
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            assert await served.ctl("status", "--check") == 0
+
+    run(body())
+
+
+@pytest.mark.parametrize("request_line", [b"\n", b"nonsense\n", b'{"command": "explode"}\n'])
 def test_nonsense_is_answered_and_forgotten(
     run: Run, site_plan: HostPlan, tmp_path: Path, request_line: bytes
 ) -> None:

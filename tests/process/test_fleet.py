@@ -176,18 +176,18 @@ def test_reload_touches_only_what_changed(run: Run, site_plan: HostPlan, tmp_pat
         async with Rig(site_plan, tmp_path) as rig:
             pids = await rig.pids()
             changes = rig.fleet.reload(plan, Secrets(plan))
-            assert changes == ["br1: removed", "xx1: added", "df1: restarted"]
+            assert changes == {"br1": "remove", "xx1": "add", "df1": "restart"}
             await rig.until(lambda: "br1" not in rig.fleet.workers)
             await rig.all_in("UP")
             assert rig.network.plans[-1] is plan
             same = {name for name in rig.fleet.workers if pids.get(name) == rig.pid(name)}
             assert same == {"cr1", "cr2", "br2", "df2"}
-            assert rig.fleet.reload(plan, Secrets(plan)) == []
-            assert rig.fleet.reload(site_plan, Secrets(site_plan)) == [
-                "xx1: removed",
-                "br1: added",
-                "df1: restarted",
-            ]
+            assert rig.fleet.reload(plan, Secrets(plan)) == {}
+            assert rig.fleet.reload(site_plan, Secrets(site_plan)) == {
+                "xx1": "remove",
+                "br1": "add",
+                "df1": "restart",
+            }
             await rig.until(lambda: "xx1" not in rig.fleet.workers)
             await rig.all_in("UP")
 

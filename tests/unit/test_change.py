@@ -1,0 +1,258 @@
+"""Changing what runs: previews, reloads, and commits that go back by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mpq_supervisor import change, pki
+from mpq_supervisor.change import KEPT, ChangeRefused, Configuration
+from mpq_supervisor.config import ConfigError
+from mpq_supervisor.effects import describe
+from mpq_supervisor.orders import WorkerChange, worker_changes
+from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.secrets import Secrets
+from mpq_worker.errors import HostFault
+
+
+class Host:
+    """A running supervisor as far as its configuration goes: a file, a clock, and what was applied."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = pki.issue_authority()
+        self._credential = pki.issue_site(authority, "ship1")
+        self.key, self.certificate = directory / "ship1.key", directory / "ship1.crt"
+        (directory / "ca.crt").write_bytes(authority.certificate_pem)
+        self.key.write_bytes(self._credential.key_pem)
+        self.key.chmod(0o600)
+        self.certificate.write_bytes(self._credential.certificate_pem)
+        self.renewed = pki.issue_site(authority, "ship1")
+        self.state = directory / "state"
+        self.file = directory / "mpq.toml"
+        self.good = f"""
+role = "site"
+identity = {{ certificate = "{self.certificate}", key = "{self.key}", ca = "{directory / "ca.crt"}" }}
+hub = {{ name = "hub.test", address = "192.0.2.1" }}
+inner = {{ ipv4 = "10.200.10.0/24" }}
+wan = [{{ name = "wan4", interface = "wan4" }}]
+supervisor = {{ state_directory = "{self.state}" }}
+"""
+        self.file.write_text(self.good)
+        self.applied: list[HostPlan] = []
+        self.fault = ""
+        self.timers: dict[int, tuple[float, Callable[[], None]]] = {}
+        self.boot()
+
+    def boot(self) -> None:
+        """The supervisor starts; timers of one before are gone."""
+        self.timers.clear()
+        self.running = Configuration(self.file)
+        self.running.attach(Secrets(self.running.plan), self._apply, self._later)
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.file.read_text()
+        assert old in text
+        self.file.write_text(text.replace(old, new, 1))
+
+    def expire(self) -> None:
+        ((_, callback),) = self.timers.values()
+        self.timers.clear()
+        callback()
+
+    @property
+    def mtu(self) -> int:
+        return self.running.plan.tunnels[0].mtu
+
+    def _apply(self, plan: HostPlan, secrets: Secrets) -> dict[str, WorkerChange]:
+        if self.fault:
+            raise HostFault(self.fault)
+        self.applied.append(plan)
+        return worker_changes(self.running.plan, plan)
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(self.timers)
+        self.timers[id(timer)] = (seconds, callback)
+        return timer
+
+
+class Timer:
+    def __init__(self, timers: dict[int, tuple[float, Callable[[], None]]]) -> None:
+        self._timers = timers
+
+    def cancel(self) -> None:
+        self._timers.pop(id(self), None)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+SLOWER = ('interface = "wan4"', 'interface = "wan4", mtu = 1300')
+
+
+def test_a_preview_changes_nothing(host: Host) -> None:
+    host.edit(*SLOWER)
+    preview = host.running.preview()
+    assert describe(preview)[0] == (
+        "wan[wan4].mtu: 1400 → 1300 (restarts the workers it concerns, one after the other; "
+        "the other end has to follow)"
+    )
+    assert describe(preview)[1:] == ["cr1 restarts", "br1 restarts", "df1 restarts"]
+    assert host.applied == []
+    assert host.mtu == 1400
+    assert describe(host.running.preview(host.good)) == []
+
+
+def test_another_text_than_the_file(host: Host) -> None:
+    preview = host.running.preview(host.good.replace("192.0.2.1", "192.0.2.2"))
+    assert [change.path for change in preview.fields] == ["hub.address"]
+    with pytest.raises(ChangeRefused, match=r"the text: hub\.name: is missing"):
+        host.running.preview(host.good.replace('name = "hub.test", ', ""))
+
+
+def test_reload(host: Host) -> None:
+    assert describe(host.running.reload()) == []
+    host.edit(*SLOWER)
+    assert "cr1 restarts" in describe(host.running.reload())
+    assert host.mtu == 1300
+    assert describe(host.running.reload()) == []
+
+
+def test_new_certificates_are_seen_though_the_file_is_the_same(host: Host) -> None:
+    host.key.write_bytes(host.renewed.key_pem)
+    host.certificate.write_bytes(host.renewed.certificate_pem)
+    assert describe(host.running.reload()) == ["cr1 restarts", "br1 restarts", "df1 restarts"]
+    assert describe(host.running.reload()) == []
+
+
+@pytest.mark.parametrize("change_it", [Configuration.reload, lambda running: running.commit(60.0)])
+def test_what_cannot_be_changes_nothing(host: Host, change_it: Callable[[Configuration], object]) -> None:
+    host.edit(*SLOWER)
+    host.fault = "nft: no"
+    with pytest.raises(ChangeRefused, match="nft: no"):
+        change_it(host.running)
+    host.fault = ""
+    host.edit("1300", "13000000")
+    with pytest.raises(ChangeRefused, match=r"mpq.toml: wan\[0\].mtu"):
+        change_it(host.running)
+    host.file.write_text('role = "hub"')
+    with pytest.raises(ChangeRefused):
+        change_it(host.running)
+    host.file.unlink()
+    with pytest.raises(ChangeRefused, match="No such file"):
+        change_it(host.running)
+    assert (host.mtu, host.applied, host.timers) == (1400, [], {})
+    assert not (host.state / KEPT).exists()
+
+
+def test_a_commit_that_is_confirmed_stays(host: Host) -> None:
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    ((seconds, _),) = host.timers.values()
+    assert seconds == 60.0
+    assert host.mtu == 1300
+    assert host.running.confirm()
+    assert host.timers == {}
+    host.boot()
+    assert host.mtu == 1300
+    assert not host.running.confirm()
+
+
+def test_a_commit_that_is_not_confirmed_goes_back(host: Host) -> None:
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    host.expire()
+    assert host.mtu == 1400
+    assert not host.running.confirm(), "it is too late"
+    assert describe(host.running.preview())[0].startswith("wan[wan4].mtu: 1400 → 1300")
+    host.boot()
+    assert host.mtu == 1400, "the file still is what nobody confirmed"
+    host.running.reload()
+    host.boot()
+    assert host.mtu == 1300
+
+
+def test_a_supervisor_that_starts_before_the_confirmation_runs_what_ran_before(host: Host) -> None:
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    host.boot()
+    assert host.mtu == 1400
+    assert not host.running.confirm()
+    host.running.commit(60.0)
+    assert host.mtu == 1300
+    assert host.running.confirm()
+
+
+def test_a_useless_file_is_no_reason_not_to_run_what_ran_before(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not say where its state is, either: that is looked for in the usual place."""
+    host.running.commit(60.0)
+    host.file.write_text("garbage")
+    with pytest.raises(ConfigError):
+        host.boot()
+    monkeypatch.setattr(change, "Supervisor", lambda: SimpleNamespace(state_directory=str(host.state)))
+    host.boot()
+    assert host.mtu == 1400
+
+
+def test_what_ran_before_and_cannot_any_more_gives_way_to_the_file(host: Host) -> None:
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    (host.state / KEPT).write_text("garbage")
+    host.boot()
+    assert host.mtu == 1300
+
+
+def test_two_commits_go_back_to_what_was_good(host: Host) -> None:
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    host.edit("1300", "1350")
+    host.running.commit(30.0)
+    ((seconds, _),) = host.timers.values()
+    assert seconds == 30.0
+    host.expire()
+    assert host.mtu == 1400
+
+
+def test_rollback_at_once(host: Host) -> None:
+    with pytest.raises(ChangeRefused, match="no commit waits"):
+        host.running.rollback()
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    assert "cr1 restarts" in describe(host.running.rollback())
+    assert (host.mtu, host.timers) == (1400, {})
+
+
+def test_a_reload_confirms(host: Host) -> None:
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    host.running.reload()
+    assert host.timers == {}
+    assert not (host.state / KEPT).exists()
+
+
+def test_a_way_back_that_does_not_work_is_told(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    host.fault = "nft: no"
+    host.expire()
+    assert "not confirmed, and no way back: nft: no" in caplog.text
+    assert host.mtu == 1300
+
+
+def test_a_commit_keeps_its_state_where_it_is(host: Host) -> None:
+    host.edit(str(host.state), str(host.state) + "2")
+    with pytest.raises(ChangeRefused, match="state_directory"):
+        host.running.commit(60.0)
+    host.running.reload()
+
+
+def test_without_a_place_for_the_way_back_there_is_no_commit(host: Host) -> None:
+    host.state.write_text("no directory")
+    host.edit(*SLOWER)
+    with pytest.raises(ChangeRefused, match="there would be no way back"):
+        host.running.commit(60.0)
+    assert host.mtu == 1400

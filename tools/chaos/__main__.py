@@ -25,12 +25,13 @@ from mpq_supervisor.config import load
 from mpq_supervisor.plan import make_plan as make_host_plan
 from tools.chaos import plot
 from tools.chaos.inject import Injector
+from tools.chaos.inventory import differences
 from tools.chaos.judge import judge
 from tools.chaos.kinds import BY_NAME, KINDS
 from tools.chaos.memory import MemoryGroup
 from tools.chaos.plan import Place, make_plan
 from tools.chaos.report import add_rows, by_kind, impact_lines, kinds_table
-from tools.chaos.run import SLOT, run, whole
+from tools.chaos.run import SLOT, run, settled, whole
 from tools.lab import Lab
 from tools.lab_config import Deployment, deploy
 from tools.results import Results
@@ -76,19 +77,21 @@ def main(arguments: list[str]) -> int:
         until(lambda: whole(system, places))
         probes = start_probes(lab, "lan", "server", deployment.probes(), options.rate)
         load = start_load(lab, "lan", "server", _load(deployment, options.mbit), _AT_MOST)
-        outcome = run(
-            system, Injector(system, memory), plan, places, lambda line: console.print(line, soft_wrap=True)
-        )
+        injector = Injector(system, memory)
+        before = settled(system)
+        outcome = run(system, injector, plan, places, lambda line: _say(console, line))
         load.stop()
         streams, loads = probes.result(), load.result()
+        injector.restore()
+        left = differences(before, settled(system))
         LOGS.mkdir(parents=True, exist_ok=True)
         for side in SIDES:
             shutil.copy(lab.directory / f"{side}.log", LOGS)
     verdict = judge(outcome.events, streams)
-    violations = [*verdict.violations, *outcome.violations]
+    violations = [*verdict.violations, *outcome.violations, *left]
     results = Results.here()
     add_rows(results, verdict, streams)
-    results.add("chaos.hosts.violations", [len(outcome.violations)], "violations", target=0)
+    results.add("chaos.hosts.violations", [len(outcome.violations) + len(left)], "violations", target=0)
     results.add("chaos.cpu.idle", [outcome.idle], "1")
     if loads:
         ratios = [load.received_ratio for load in loads.values()]

@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import json
 import logging
-import os
 import secrets
 import shutil
 import socket
@@ -155,11 +154,6 @@ class Portals:
             yield news()
         finally:
             writer.close()
-
-    def uid(self) -> int:
-        """Of the portal's process."""
-        assert self.portal.pid is not None
-        return os.stat(f"/proc/{self.portal.pid}").st_uid
 
 
 def free_port() -> int:

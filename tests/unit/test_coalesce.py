@@ -141,7 +141,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(steps, max_size=80))
 def test_whatever_comes_goes(plan: list[tuple[int, str, int, int]]) -> None:
     senders = {flow: Sender(flow) for flow in range(1, 11)}

@@ -65,7 +65,7 @@ def test_small_packets_share_a_datagram() -> None:
     assert hub.receive(*datagrams) == packets
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(28, 1400), max_size=120), st.sampled_from(SUITES))
 def test_every_size_arrives(sizes: list[int], suite: CipherSuite) -> None:
     site, hub = ends(suite=suite)
@@ -179,7 +179,7 @@ def acknowledged(end: End, data: bytes, seed: int) -> list[tuple[int, int]]:
     return [(r.start, r.stop) for r in ranges]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sets(st.integers(0, 300), min_size=1))
 def test_an_acknowledgement_says_what_came(numbers: set[int]) -> None:
     _, hub = ends()
@@ -257,7 +257,7 @@ def test_loss_by_number_by_time_and_its_retraction() -> None:
     assert site.path.take_ack()[2] == 0  # it has learnt that five may overtake
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.floats(0, 0.4), st.integers(1, 12))
 def test_the_books_balance(seed: int, loss: float, rounds: int) -> None:
     chance = random.Random(seed)

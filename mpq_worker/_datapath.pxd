@@ -209,6 +209,8 @@ cdef class Datapath:
     cdef set members
     cdef list datagrams, frames
 
+    cdef int check(self, Path path) except -1
+
 
 cdef class Timer:
     cdef int fd

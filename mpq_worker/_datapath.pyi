@@ -163,7 +163,7 @@ class Datapath:
         """All packets go by `path`; None: by the routes."""
 
     def remove(self, path: Path) -> None:
-        """Forget a path. Its connection IDs and routes have to be taken away before."""
+        """Forget a path with its connection IDs and routes. Naming it again is a ValueError."""
 
     def attach(self, tun: int, udp: int) -> None:
         """Use descriptors from now on, with what offloads they have. Raises OSError if `tun` is none."""

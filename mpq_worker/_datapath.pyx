@@ -331,8 +331,15 @@ cdef class Datapath:
 
     # ------------------------------------------------------------------ who is who
 
+    cdef int check(self, Path path) except -1:
+        """The loop holds no path that nobody keeps alive."""
+        if path is not None and path not in self.members:
+            raise ValueError("a path that was removed")
+        return 0
+
     def bind(self, bytes cid not None, Path path not None):
         cdef key k
+        self.check(path)
         if len(cid) == CID_LENGTH:
             k = key_make(raw(cid), CID_LENGTH, 8 * CID_LENGTH)
             if table_set(&self.dp.paths, &k, path.c) < 0:
@@ -346,14 +353,15 @@ cdef class Datapath:
 
     def route(self, bytes address not None, unsigned bits, Path path):
         cdef key k = make_key(address, bits)
+        self.check(path)
         if datapath_route(&self.dp, &k, NULL if path is None else path.c) < 0:
             raise MemoryError
 
     def use(self, Path path):
+        self.check(path)
         self.dp.only = NULL if path is None else path.c
 
     def remove(self, Path path not None):
-        """Its connection IDs and routes have to be taken away before."""
         if path in self.members:
             datapath_forget(&self.dp, path.c)
             self.members.discard(path)

@@ -39,9 +39,10 @@ from mpq_worker.errors import DropReason, PeerFault, Refusal
 from mpq_worker.handover import Duty
 from mpq_worker.moves import Moves
 from mpq_worker.peer import Peer
+from mpq_worker.quic.establish import SessionFactory
 from mpq_worker.quic.header import Header
 from mpq_worker.quic.retry import RetryTokens
-from mpq_worker.quic.session import Address, Closed, SessionFactory
+from mpq_worker.quic.session import Address, Closed
 from mpq_worker.resets import Resets
 from mpq_worker.routes import Prefix, RouteTable, covers, parse_prefixes
 from mpq_worker.trust import TrustAnchor, verify_hello

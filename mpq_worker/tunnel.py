@@ -25,8 +25,9 @@ from mpq_worker.errors import DropReason, PeerFault
 from mpq_worker.handover import Duty
 from mpq_worker.measure import Histogram
 from mpq_worker.peer import Peer
+from mpq_worker.quic.establish import client_session
 from mpq_worker.quic.header import Header
-from mpq_worker.quic.session import Address, Closed, client_session
+from mpq_worker.quic.session import Address, Closed
 from mpq_worker.trust import leaf_certificate
 from mpq_worker.wire import (
     FEATURES,

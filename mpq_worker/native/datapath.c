@@ -54,8 +54,23 @@ static void make_idle(struct datapath *dp, struct path *path) {
     path->index = -1;
 }
 
+/* Takes away what still points to `path`. A removal moves the entries behind it, so a place is looked at until it is clean. */
+static void purge(struct datapath *dp, const struct path *path) {
+    for (size_t i = 0; dp->paths.entries && i <= dp->paths.mask; i++)
+        while (dp->paths.entries[i].value == path) {
+            struct key key = dp->paths.entries[i].key;
+            table_remove(&dp->paths, &key);
+        }
+    for (size_t i = 0; dp->routes.entries && i <= dp->routes.mask; i++)
+        while (dp->routes.entries[i].value == path) {
+            struct key key = dp->routes.entries[i].key;
+            datapath_route(dp, &key, NULL);
+        }
+}
+
 void datapath_forget(struct datapath *dp, struct path *path) {
     unsigned kept = 0;
+    purge(dp, path);
     batch_seal(dp, 0);
     dp->transmit(dp); /* what it still had to say */
     if (path->index >= 0)

@@ -117,7 +117,7 @@ double datapath_deadline(const struct datapath *dp);
 /* `path` has something for Python or a deadline. */
 void datapath_note(struct datapath *dp, struct path *path, unsigned events);
 
-/* Nothing points to `path` any more. Its connection IDs and routes have to be taken away before. */
+/* Nothing points to `path` any more: no connection ID, no route, no event. */
 void datapath_forget(struct datapath *dp, struct path *path);
 
 /* 0, or -1 without memory. `path` NULL: take the route away. */

@@ -19,7 +19,8 @@ from mpq_worker.errors import DropReason, Refusal
 from mpq_worker.hub import DRAIN_TIME, MAX_OF_SITE, HubTunnel
 from mpq_worker.peer import Peer
 from mpq_worker.quic.connection import Connection
-from mpq_worker.quic.session import HELD_WHILE_SIGNING, client_session
+from mpq_worker.quic.establish import client_session
+from mpq_worker.quic.session import HELD_WHILE_SIGNING
 from mpq_worker.tunnel import SiteTunnel
 from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, World
 from tests.sim.network import Node

@@ -9,14 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mpq_supervisor import pki
 from mpq_worker.contract import Credentials, Timing, Transport
+from mpq_worker.quic.establish import SessionFactory, client_session
 from mpq_worker.quic.header import parse_header
 from mpq_worker.quic.session import (
     Address,
     Session,
     SessionEvent,
-    SessionFactory,
     SignNeeded,
-    client_session,
 )
 
 HUB: Address = ("198.51.100.2", 45011)

@@ -458,8 +458,28 @@ def test_a_path_that_goes_takes_its_queue_along() -> None:
     site, _ = ends()
     site.configure(window=0)
     site.send(*[packet(*INNER, size=1400)] * 3)
-    site.datapath.unbind(site.cid)
     site.datapath.remove(site.path)
     assert site.datapath.drops()["queue_full"] == 3
     assert site.send(packet(*INNER)) == []
     assert site.datapath.drops()["no_path"] == 1
+
+
+def test_a_path_that_goes_leaves_no_trace_in_the_tables() -> None:
+    hub = End(2, 1, hub=True)
+    addresses = [random.Random(i).randbytes(4) for i in range(300)]
+    for address in addresses:
+        hub.datapath.route(address, 32, hub.path)
+        hub.datapath.bind(address + address, hub.path)
+    hub.datapath.remove(hub.path)
+    packets = [packet("192.0.2.1", ".".join(map(str, address))) for address in addresses if address[0] < 0xE0]
+    packets = [data for data in packets if data[16:18] != b"\xa9\xfe"]
+    assert hub.send(*packets) == []
+    assert hub.datapath.drops()["no_path"] == len(packets)
+    data = b"\x40" + addresses[0] * 2 + bytes(40)
+    assert hub.datapath.datagram(data, 0.0) == [data]
+    with pytest.raises(ValueError, match="removed"):
+        hub.datapath.bind(hub.cid, hub.path)
+    with pytest.raises(ValueError, match="removed"):
+        hub.datapath.route(addresses[0], 32, hub.path)
+    with pytest.raises(ValueError, match="removed"):
+        hub.datapath.use(hub.path)

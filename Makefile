@@ -57,8 +57,8 @@ test: lint build/relay build/load build/copy ## lint, types, imports, and every 
 	@$(PY) -m pytest
 
 # ONLY="ladder growth" runs some experiments, RUNS=1 shortens all; the peers come from Debian.
-portal-test: venv build/relay ## the portal under Chromium, Prometheus, schemathesis and load; writes build/portal
-	@$(MAKE) -s system DEB_COMMANDS="$(DEB_COMMANDS) chromium:chromium chromedriver:chromium-driver prometheus:prometheus npm:npm"
+portal-test: venv build/relay ## the operator's page under Chromium; writes build/portal
+	@$(MAKE) -s system DEB_COMMANDS="$(DEB_COMMANDS) chromium:chromium chromedriver:chromium-driver npm:npm"
 	@$(PY) -m pytest tests/portal_full
 
 bench: venv build/relay build/load build/copy ## beside OpenVPN, wireguard-go, a bare copy; as it grows; writes build/bench.json, .png

@@ -6,7 +6,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 PATIENCE = 15.0
 """Seconds after which what is waited for counts as not happening."""
@@ -23,11 +24,21 @@ def until(condition: Callable[[], object], what: Callable[[], str] = str, second
 
 def end(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Send a deadly signal and wait for the death. Raises `TimeoutError` if it does not come."""
+    with death_of(pid):
+        os.kill(pid, number)
+
+
+@contextmanager
+def death_of(pid: int) -> Iterator[None]:
+    """What is done inside is the death of a process: returns when it is dead, whether or not somebody has reaped it.
+
+    Raises `TimeoutError` if it goes on living, `ProcessLookupError` if it is gone already.
+    """
     fd = os.pidfd_open(pid)
     try:
-        signal.pidfd_send_signal(fd, number)
+        yield
         if not select.select([fd], [], [], PATIENCE)[0]:
-            raise TimeoutError(f"process {pid} survives {number.name}")
+            raise TimeoutError(f"process {pid} goes on living")
     finally:
         os.close(fd)
 

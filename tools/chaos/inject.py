@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import psutil
 
@@ -120,9 +119,7 @@ class Injector:
             pause(fault.seconds)
 
     def _exhaust_memory(self, fault: Fault) -> None:
-        pid = self._pid(fault)
-        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
-        self._memory[fault.side].exhaust(pid)
+        self._memory[fault.side].exhaust(self._pid(fault))
 
     # ------------------------------------------------------------ interfaces, addresses, ways
 

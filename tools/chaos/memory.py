@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psutil
 
-from tools.wait import until
+from tools.wait import death_of
 
 _V1 = Path("/sys/fs/cgroup/memory")
 _V2 = Path("/sys/fs/cgroup")
 _SLACK = 2 << 20  # between what is in use and the limit
-_HOG = 5 << 20  # what is then wanted in addition: more than the slack, less than slack and a worker together
-_EAT = "import sys; sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.read(1); x = b'x' * int(sys.argv[1])"
+_EAT = """
+import sys, time
+print("ready", flush=True)
+sys.stdin.read(1)
+eaten = []
+for _ in range(256):  # 64 MB at most: the kernel gives up file pages first
+    eaten.append(b"x" * (256 << 10))
+    time.sleep(0.005)
+"""
 
 
 class MemoryGroup:
@@ -48,20 +56,29 @@ class MemoryGroup:
             (self._path / "cgroup.procs").write_text(str(member.pid))
 
     def exhaust(self, victim: int) -> None:
-        """Let somebody in the group want more than there is, until the kernel has killed `victim` (which must be its
-        first choice: oom_score_adj). Raises `TimeoutError` if it does not."""
-        argv = [sys.executable, "-c", _EAT, str(_HOG)]
+        """Let somebody in the group want more than there is, until the kernel has killed `victim`, made its first
+        choice for that. Raises `TimeoutError` if it does not."""
+        _make_choice(victim, 1000)
+        argv = [sys.executable, "-c", _EAT]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog:
             assert hog.stdin
             assert hog.stdout
             hog.stdout.readline()
+            _make_choice(hog.pid, 900)  # the second
             (self._path / "cgroup.procs").write_text(str(hog.pid))
             try:
                 used = int((self._path / self._usage).read_text())
                 (self._path / self._limit).write_text(str(used + _SLACK))
-                hog.stdin.write(b"!")
-                hog.stdin.flush()
-                until(lambda: not psutil.pid_exists(victim))
+                with death_of(victim):
+                    hog.stdin.write(b"!")
+                    hog.stdin.flush()
             finally:
                 (self._path / self._limit).write_text(self._unlimited)
                 hog.kill()
+                with suppress(FileNotFoundError, ProcessLookupError):  # it is dead, as it should be
+                    _make_choice(victim, 0)
+
+
+def _make_choice(pid: int, score: int) -> None:
+    """How much the kernel prefers to kill this process: 1000 is before any other."""
+    Path(f"/proc/{pid}/oom_score_adj").write_text(str(score))

@@ -26,6 +26,8 @@ from mpq_supervisor.process import Worker
 from mpq_supervisor.rolling import Rolling
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.status import HostStatus, configured_sites, worker_status
+from mpq_supervisor.store import Store
+from mpq_supervisor.survivors import Survivor
 from mpq_supervisor.weights import Weights
 from mpq_supervisor.zygote import Zygote
 
@@ -60,6 +62,7 @@ class Fleet:
         zygote: Zygote,
         register: Register,
         duty: Callable[[], None],
+        store: Store,
         weights: Weights | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -77,6 +80,7 @@ class Fleet:
             zygote=zygote,
             may_raise_priority=_may_raise_priority(),
             weights=weights,
+            store=store,
         )
         self.workers: dict[str, Worker] = {}  # there before any of them tells of its WAN
         self.workers.update({e.name: Worker(e, self._around, self._note_change) for e in plan.workers})
@@ -91,6 +95,17 @@ class Fleet:
         self._tick()
         for worker in self.workers.values():
             worker.feed(happenings.StartWanted())
+
+    def adopt(self, found: Iterable[Survivor]) -> None:
+        """Takes over processes that an earlier supervisor has left; before `start`."""
+        for survivor in found:
+            self.workers[survivor.worker].adopt(survivor)
+
+    async def leave(self) -> None:
+        """Leaves every worker as it is, for the next supervisor; ends the zygote."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._zygote.close()
 
     async def stop(self) -> None:
         """Stops every worker, then the zygote; whoever does not end in time has been killed."""
@@ -199,12 +214,22 @@ class Fleet:
         self._zygote.tick(now)
         for worker in self.workers.values():
             worker.check_heartbeats(now)
+        self._replace_outdated()
         if now >= self._next_memory:
             self._next_memory = now + MEMORY_INTERVAL
             self._check_memory()
         self._roll()
         self._write_register()
         self._duty()
+
+    def _replace_outdated(self) -> None:
+        """Adopted workers that are of another version, or were told something else, as soon as they have said how they
+        stand."""
+        for worker in self.workers.values():
+            if worker.outdated and worker.life.state in SETTLED:
+                worker.outdated = False
+                log.info("%s: adopted, to be replaced by what is to run now", worker.name)
+                self._rolling.want([worker.name])
 
     def _check_memory(self) -> None:
         limit = self._around.plan.supervisor.memory_limit_mb * 1_000_000

@@ -21,6 +21,10 @@ class StartWanted(Base, frozen=True):
     """The operator, or the supervisor at its start, wants it to run."""
 
 
+class Adopted(Base, frozen=True):
+    """It runs already, left by an earlier supervisor, and will say how it stands."""
+
+
 class StopWanted(Base, frozen=True):
     """The operator wants it down."""
 
@@ -111,6 +115,7 @@ class StopTimeout(Base, frozen=True):
 
 Event = (
     StartWanted
+    | Adopted
     | StopWanted
     | RestartWanted
     | LinkUp

@@ -21,10 +21,12 @@ from mpq_supervisor.classify import Verdict, verdicts
 from mpq_supervisor.monitor import Monitor
 from mpq_supervisor.netlink import Netlink
 from mpq_supervisor.network import Desired, LinkState, closed, desired, link_state
+from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.reconcile import reconcile
+from mpq_supervisor.store import Store, slot_name
 from mpq_supervisor.tun import is_there, open_tun
-from mpq_worker.contract import SINK_SLOT
+from mpq_worker.contract import SINK_SLOT, SLOTS
 from mpq_worker.errors import HostFault
 
 _Port = tuple[str, int]
@@ -34,8 +36,9 @@ _Port = tuple[str, int]
 class Host:
     """Owns every descriptor that it hands out; the receiver gets copies (SCM_RIGHTS)."""
 
-    def __init__(self, plan: HostPlan, log: Logger) -> None:
+    def __init__(self, plan: HostPlan, log: Logger, store: Store | None = None) -> None:
         self._plan = plan
+        self._store = store or Store(Notifier({}), {})  # one that keeps nothing
         self._log = log
         self._netlink = Netlink()
         self._table = nft.Table(ruleset.TABLE)
@@ -94,13 +97,13 @@ class Host:
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
-        for group in self._groups.values():
-            group.close()
+        for port in list(self._groups):
+            self._close_port(port)
         for sock in self._sockets.values():
             sock.close()
-        for fd in self._tuns.values():
-            os.close(fd)
-        self._groups, self._sockets, self._tuns = {}, {}, {}
+        for tun in list(self._tuns):
+            self._close_tun(tun)
+        self._sockets = {}
         there = self._netlink.snapshot()
         refused = reconcile(self._netlink, closed(self._plan, there) if on_stop == "closed" else Desired(), there)
         for line in refused:
@@ -184,13 +187,14 @@ class Host:
         for worker in self._plan.workers:
             if worker.tun in self._tuns and worker.tun not in there:
                 self._log.warning("%s: somebody deleted the TUN %s", worker.name, worker.tun)
-                os.close(self._tuns.pop(worker.tun))
+                self._close_tun(worker.tun)
             if worker.tun not in self._tuns:
-                self._tuns[worker.tun] = open_tun(worker.tun)
+                self._tuns[worker.tun] = self._kept_tun(worker.tun) or open_tun(worker.tun)
+                self._store.put(f"tun/{worker.tun}", self._tuns[worker.tun])
         for worker in self._plan.hub_workers:
             port, shared = _port(worker), worker.traffic_class is None
             if port not in self._groups:
-                self._groups[port] = sockets.Group(*port, shared=shared)
+                self._groups[port] = self._open_port(port, shared)
             self._groups[port].share(shared=shared)
 
     def _close_what_went(self) -> None:
@@ -198,14 +202,46 @@ class Host:
         for key in self._sockets.keys() - {(tunnel.name, g) for tunnel in plan.tunnels for g in (0, 1)}:
             self._sockets.pop(key).close()
         for tun in self._tuns.keys() - {worker.tun for worker in plan.workers}:
-            os.close(self._tuns.pop(tun))
+            self._close_tun(tun)
         slots: dict[_Port, set[int]] = {}
         for worker in plan.hub_workers:
             slots.setdefault(_port(worker), set()).update(self._lent.get(worker.name, ()))
         for port in self._groups.keys() - slots.keys():
-            self._groups.pop(port).close()
+            self._close_port(port)
         for port, group in self._groups.items():
             group.keep(slots[port])
+
+    def _kept_tun(self, name: str) -> int | None:
+        fd = self._store.take(f"tun/{name}")
+        if fd is not None and not is_there(fd):
+            os.close(fd)
+            self._store.drop(f"tun/{name}")
+            return None
+        return fd
+
+    def _close_tun(self, name: str) -> None:
+        self._store.drop(f"tun/{name}")
+        os.close(self._tuns.pop(name))
+
+    def _open_port(self, port: _Port, shared: bool) -> sockets.Group:
+        """All slots as an earlier supervisor left them, or all anew."""
+        names = [slot_name(*port, slot) for slot in range(SLOTS)]
+        kept = [fd for fd in map(self._store.take, names) if fd is not None]
+        if len(kept) < SLOTS:
+            for fd in kept:
+                os.close(fd)
+            for name in names:
+                self._store.drop(name)
+            kept = []
+        group = sockets.Group(*port, shared=shared, kept=kept)
+        for name, fd in zip(names, group.descriptors, strict=True):
+            self._store.put(name, fd)
+        return group
+
+    def _close_port(self, port: _Port) -> None:
+        for slot in range(SLOTS):
+            self._store.drop(slot_name(*port, slot))
+        self._groups.pop(port).close()
 
     def _refresh(self) -> None:
         """Reads the kernel's state and reconciles it."""

@@ -17,13 +17,16 @@ import msgspec
 
 from mpq_supervisor.lifecycle import Policy
 from mpq_supervisor.network import LinkState
-from mpq_supervisor.orders import Entry, class_of, configure_hub, configure_site, fork_order, obstacle
+from mpq_supervisor.orders import Entry, class_of, configure_hub, configure_site, fingerprint, fork_order, obstacle
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.secrets import Secrets
+from mpq_supervisor.store import Store
+from mpq_supervisor.survivors import Survivor
 from mpq_supervisor.weights import Weights
 from mpq_supervisor.zygote import Process, Zygote
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault, pair
 from mpq_worker.contract import (
+    Adopt,
     FromWorker,
     Heartbeat,
     Lead,
@@ -31,12 +34,16 @@ from mpq_worker.contract import (
     Notice,
     Rebind,
     Report,
+    SetSites,
+    SignRequest,
     SiteStatus,
     ToWorker,
 )
 
 STARVED = 3
 """Heartbeat timeouts more that a worker gets which is not stopped but late."""
+FORGET_BUDGET = 10_000
+"""More than a channel can hold."""
 READ_BUDGET = 32
 """Messages taken from one worker per wake-up, so that a chatty one cannot starve the others."""
 
@@ -72,6 +79,7 @@ class Surroundings:
     zygote: Zygote
     may_raise_priority: bool
     weights: Weights | None
+    store: Store
 
 
 class Owner(Protocol):
@@ -90,7 +98,8 @@ class Owner(Protocol):
 
 class Incarnation:
     """A process from the order to fork it until it is reaped. `standby`: it is to leave the TUN alone; `lost`: the
-    connections of the hub's process in whose place it comes, which has not closed them."""
+    connections of the hub's process in whose place it comes, which has not closed them; `channel`: of a process that
+    runs already."""
 
     def __init__(
         self,
@@ -101,6 +110,7 @@ class Incarnation:
         *,
         standby: bool = False,
         lost: tuple[SiteStatus, ...] = (),
+        channel: socket.socket | None = None,
     ) -> None:
         self.entry = entry
         self.lost = lost
@@ -116,12 +126,16 @@ class Incarnation:
         self._reported = 0.0
         self._around = around
         self._owner = owner
-        ours, self._theirs = pair()
-        self.process = Process(entry.name, Channel[FromWorker](ours, FromWorker), self._on_born, self._on_ended)
+        self.fingerprint = fingerprint(entry, around.plan, around.secrets.credentials)
+        self._theirs: socket.socket | None = None
+        if channel is None:
+            channel, self._theirs = pair()
+        self.process = Process(entry.name, Channel[FromWorker](channel, FromWorker), self._on_born, self._on_ended)
 
     def order(self) -> bool:
         """Has the zygote fork it; False when there is none, and then nothing more will be heard of it."""
         around = self._around
+        assert self._theirs is not None
         with self._theirs:
             order = fork_order(self.entry, around.plan, around.may_raise_priority)
             if not around.zygote.fork(order, self._theirs.fileno(), self.process):
@@ -129,6 +143,21 @@ class Incarnation:
                 return False
         around.loop.add_reader(self.process.channel.fileno(), self._receive)
         return True
+
+    def adopt(self, survivor: Survivor) -> None:
+        """It was left by an earlier supervisor, which had configured it."""
+        around = self._around
+        self.configured, self.fingerprint = True, survivor.fingerprint
+        self.process.begin(survivor.pid, survivor.pidfd)
+        self.process.adopt(around.loop)
+        if isinstance(self.entry, HubWorkerPlan):
+            around.network.hub_fds(self.entry, self.generation)
+            self.admit()
+        self._receive(forget=True)  # what it said to nobody
+        around.loop.add_reader(self.process.channel.fileno(), self._receive)
+        self.send(Adopt())
+        if isinstance(self.entry, HubWorkerPlan):
+            self.send(SetSites(self.entry.sites))
 
     def send(self, message: ToWorker, *fds: int) -> bool:
         """Sends, or reports it unfit: one that does not read its channel is lost."""
@@ -202,13 +231,14 @@ class Incarnation:
 
     # ------------------------------------------------------------ what it says
 
-    def _receive(self) -> None:
+    def _receive(self, *, forget: bool = False) -> None:
         try:
-            for _ in range(READ_BUDGET):
+            for _ in range(FORGET_BUDGET if forget else READ_BUDGET):
                 received = self.process.channel.receive()
                 if received is None:
                     return
-                self._handle(received[0])
+                if not forget or isinstance(received[0], SignRequest):
+                    self._handle(received[0])
         except ChannelClosed:
             # Its end is about to be told; if not, its heartbeats are missed.
             self._around.loop.remove_reader(self.process.channel.fileno())

@@ -56,8 +56,8 @@ class Register:
         except OSError as error:
             raise HostFault(f"{error.filename or directory}: {error.strerror}") from error
 
-    def clear(self) -> int:
-        """Kills and waits for the children of a dead supervisor; returns how many there were.
+    def clear(self, spared: Iterable[int] = ()) -> int:
+        """Kills and waits for the children of a dead supervisor, all but the `spared`; returns how many there were.
 
         Raises HostFault when one does not die.
         """
@@ -69,7 +69,7 @@ class Register:
             raise HostFault(f"{self._path}: {error}; end what is left of mpq and remove it") from error
         if record.boot != _boot():
             return 0
-        return sum(_end(child) for child in record.children)
+        return sum(_end(child) for child in record.children if child.pid not in set(spared))
 
     def close(self) -> None:
         """Gives the lock up."""

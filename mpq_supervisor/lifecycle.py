@@ -34,6 +34,7 @@ import msgspec
 
 from mpq_supervisor.happenings import (
     Action,
+    Adopted,
     ArmBackoff,
     ArmHandover,
     ArmStop,
@@ -108,6 +109,10 @@ def _start(life: Life, event: Event, now: float, chance: float, policy: Policy) 
 def _afresh(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
     """Somebody said so: earlier failures are forgotten."""
     return _start(_but(life, failures=0), event, now, chance, policy)
+
+
+def _adopt(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    return _enter(life, State.STARTING, now, "adopted", starts=1, ready_at=None), ()
 
 
 def _halt(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
@@ -315,6 +320,7 @@ _COLUMNS = (
 _ROWS: _Rows = (
     #                 STOPPED  WAITING  STARTING  UP        DEGRADED  BACKOFF  STOPPING FAILED
     (StartWanted,     _afresh, ______,  ______,   ______,   ______,   _afresh, _want,   _afresh),
+    (Adopted,         _adopt,  ______,  ______,   ______,   ______,   ______,  ______,  ______),
     (StopWanted,      ______,  _halt,   _stop,    _stop,    _stop,    _halt,   _unwant, _halt),
     (RestartWanted,   _afresh, ______,  _stop,    _replace, _stop,    _afresh, _want,   _afresh),
     (LinkUp,          _clear,  _arrive, _rebind,  _rebind,  _rebind,  _clear,  _clear,  _clear),

@@ -1,4 +1,4 @@
-"""sd_notify(3): readiness, status line and watchdog of the service manager, without its library.
+"""sd_notify(3): readiness, status line, watchdog and descriptor store of the service manager, without its library.
 
 Without NOTIFY_SOCKET every call does nothing: the same program runs under systemd and in a terminal.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping
+
+SEND_TIMEOUT_US = 200_000
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,8 @@ class Notifier:
         address = environment.get("NOTIFY_SOCKET", "")
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            self._socket.setblocking(False)
+            timeout = struct.pack("ll", 0, SEND_TIMEOUT_US)  # a message that is lost may be a descriptor
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
             self._socket.connect("\0" + address[1:] if address.startswith("@") else address)
 
     def ready(self) -> None:
@@ -51,16 +55,29 @@ class Notifier:
         """A reload has begun; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a service manager to talk to."""
+        return self._socket is not None
+
+    def store(self, name: str, fd: int) -> None:
+        """Keep a copy of a descriptor for the next process of this service, even if it hangs up (FDPOLL)."""
+        self._send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fd)
+
+    def unstore(self, name: str) -> None:
+        """Close that copy."""
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
     def close(self) -> None:
         """Says nothing more."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, *fds: int) -> None:
         if self._socket is None:
             return
         try:
-            self._socket.send(text.encode())
+            socket.send_fds(self._socket, [text.encode()], fds)
         except OSError as error:  # a manager that is restarting must not bring us down
             log.warning("service manager: %s", error)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Literal
 
 import msgspec
 
+from mpq_supervisor import __version__
 from mpq_supervisor.network import LinkState
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.schema import FloodLimits, Supervisor
-from mpq_worker.contract import ConfigureHub, ConfigureSite, Credentials, Fork, Limits, SiteEntry, TrafficClass
+from mpq_worker.contract import (
+    CONTRACT_VERSION,
+    ConfigureHub,
+    ConfigureSite,
+    Credentials,
+    Fork,
+    Limits,
+    SiteEntry,
+    TrafficClass,
+)
 
 Entry = TunnelPlan | HubWorkerPlan
 """What the plan says of one worker."""
@@ -92,6 +103,20 @@ def worker_changes(old: HostPlan, new: HostPlan, *, credentials: bool = False) -
         elif _sites(before[name]) != _sites(entry):
             changes[name] = "sites"
     return changes
+
+
+def fingerprint(entry: Entry, plan: HostPlan, credentials: Credentials) -> str:
+    """Two processes with the same one are the same program and told the same, but for a hub's sites."""
+    message: ConfigureSite | ConfigureHub
+    ports: tuple[int, ...]
+    if isinstance(entry, TunnelPlan):
+        message = configure_site(entry, plan, credentials, ("", 0))
+        ports = entry.source_ports
+    else:
+        message = msgspec.structs.replace(configure_hub(entry, plan, credentials, b"", b""), sites=())
+        ports = (entry.port,)
+    order = fork_order(entry, plan, may_raise=True)
+    return sha256(msgspec.msgpack.encode((__version__, CONTRACT_VERSION, message, ports, order))).hexdigest()[:16]
 
 
 def same_process(old: Entry, new: Entry) -> bool:

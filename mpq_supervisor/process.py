@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 from asyncio import TimerHandle
 from collections.abc import Callable
 
@@ -19,9 +20,11 @@ from mpq_supervisor.lifecycle import Life, State
 from mpq_supervisor.orders import Entry, obstacle
 from mpq_supervisor.plan import HubWorkerPlan, TunnelPlan
 from mpq_supervisor.signer import SignatureRefused
+from mpq_supervisor.survivors import Survivor
 from mpq_supervisor.throttle import Throttle
 from mpq_supervisor.zygote import Process
 from mpq_worker.contract import (
+    CONTRACT_VERSION,
     Drain,
     Drained,
     ExitCode,
@@ -35,6 +38,7 @@ from mpq_worker.contract import (
     SetSites,
     Signature,
     SignRequest,
+    Standing,
     Started,
     Stop,
 )
@@ -60,6 +64,8 @@ class Worker:
         self.refused_signatures = 0
         self.causes: dict[str, int] = {}  # how often each `lifecycle.cause` had it started anew
         self._last_report = Report()
+        self.outdated = False  # adopted, but not what it would be if it were started now
+        self._stored: tuple[str, ...] = ()  # names in the store
         self._generation = 0  # of the leader
         self._killed: set[Incarnation] = set()  # not waited for
         self._around = around
@@ -109,6 +115,15 @@ class Worker:
             self._execute(action)
         if self.life != before:
             self._changed(self)
+
+    def adopt(self, survivor: Survivor) -> None:
+        """Takes over a process that an earlier supervisor has left, with both its descriptors."""
+        sock = socket.socket(fileno=survivor.channel)
+        self._generation = survivor.generation
+        self.leader = Incarnation(self.entry, survivor.generation, self._around, self, channel=sock)
+        self.outdated = survivor.fingerprint != self.leader.fingerprint
+        self.feed(happenings.Adopted())
+        self.leader.adopt(survivor)
 
     def look_at_link(self) -> None:
         """The WAN has changed, or may have."""
@@ -163,6 +178,7 @@ class Worker:
                 assert self.other is not None
                 self.leader, self.other = self.other, self.leader
                 self._generation = self.leader.generation
+                self._store(self.leader)
             case happenings.Retire():
                 self._retire()
             case happenings.Discard():
@@ -241,6 +257,8 @@ class Worker:
         match message:
             case Ready():
                 self.feed(happenings.Ready())
+            case Standing():
+                self._on_standing(message)
             case PeerSilent(reason=reason):
                 self.feed(happenings.PeerSilent(one_line(reason)))
             case PeerBack():
@@ -250,7 +268,21 @@ class Worker:
                     log.warning("%s: %d packets had not left when its successor took over", self.name, left)
                 self.feed(happenings.Drained())
 
+    def _on_standing(self, standing: Standing) -> None:
+        if standing.ready:
+            self.feed(happenings.Ready())
+        if isinstance(self.entry, TunnelPlan):
+            reach = self._around.network.links[self.entry.wan].reach(self.entry.hub_addresses)
+            if reach is None:
+                self.look_at_link()
+            elif reach[0] != standing.local:
+                self.feed(happenings.LinkUp())  # the address has changed while nobody looked
+        if standing.silent:
+            self.feed(happenings.PeerSilent("nothing heard from the hub"))
+
     def on_born(self, who: Incarnation) -> None:
+        if who is self.leader:
+            self._store(who)
         self._changed(self)
 
     def on_unfit(self, who: Incarnation, reason: str) -> None:
@@ -271,6 +303,7 @@ class Worker:
         self._killed.discard(who)
         if who is self.leader:
             self.leader, self._last_report = None, who.report
+            self._store(None)
             if self.life.state is not State.STOPPING:
                 log.warning("%s: %s", self.name, happenings.explain(status), extra=marks(Kind.EXIT, self.entry))
             self.feed(happenings.Exited(status))
@@ -286,6 +319,19 @@ class Worker:
         self._changed(self)
 
     # ------------------------------------------------------------ helpers
+
+    def _store(self, leader: Incarnation | None) -> None:
+        """The next supervisor, should it come suddenly, finds the leader and no other."""
+        before, self._stored = self._stored, ()
+        if leader is not None and leader.process.pidfd >= 0:
+            where = f"{self.name}/{leader.generation}"
+            channel = f"channel/{where}/{CONTRACT_VERSION}/{leader.fingerprint}"
+            self._stored = (channel, f"pidfd/{where}")
+            self._around.store.put(channel, leader.process.channel.fileno())
+            self._around.store.put(f"pidfd/{where}", leader.process.pidfd)
+        for name in before:
+            if name not in self._stored:
+                self._around.store.drop(name)
 
     def _configure(self, who: Incarnation) -> None:
         try:

@@ -31,12 +31,16 @@ from mpq_supervisor.orders import WorkerChange
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.portal_process import PortalProcess
 from mpq_supervisor.secrets import Secrets
+from mpq_supervisor.store import Store
+from mpq_supervisor.survivors import find
 from mpq_supervisor.weights import Weights, delegated
 from mpq_supervisor.zygote import Zygote
 from mpq_worker.contract import ExitCode
 from mpq_worker.errors import HostFault
 
 NICE = -10
+LEAVE = signal.SIGUSR1
+"""Ends the supervisor alone (`RestartKillSignal=` of the unit); SIGTERM and SIGINT stop everything."""
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +68,8 @@ class _Supervisor:
         self._configuration = configuration
         self._directory = directory
         self._notifier = Notifier()
+        self._store = Store(self._notifier)
+        self._leaving = False
         self._host: Host
         self._fleet: Fleet
         self._feed: Feed
@@ -74,20 +80,23 @@ class _Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(LEAVE, self._leave, stop)
         _take_precedence()
         register = Register(self._directory)
-        register.clear()
-        pyprctl.set_child_subreaper(True)
         plan = self._configuration.plan
+        survivors = find(self._store, (worker.name for worker in plan.workers))
+        register.clear(spared=[survivor.pid for survivor in survivors])
+        pyprctl.set_child_subreaper(True)
         secrets = Secrets(plan)
         weights = delegated()
         zygote = Zygote(loop)
         zygote.start()  # first, it imports while we set up the network
-        self._host = Host(plan, log)
+        self._host = Host(plan, log, self._store)
         for problem in self._host.check():
             log.warning("%s", problem)
         self._host.up()
-        self._fleet = Fleet(plan, secrets, self._host, zygote, register, self._duty, weights)
+        self._store.sweep()
+        self._fleet = Fleet(plan, secrets, self._host, zygote, register, self._duty, self._store, weights)
         self._configuration.attach(secrets, self._apply, loop.call_later)
         control = Control(self._fleet, self._configuration, self._host)
         await control.start(self._directory, plan.supervisor.control_group)
@@ -96,19 +105,29 @@ class _Supervisor:
         self._portal = PortalProcess(self._feed, control.attend, partial(_adopt_portal, register, weights))
         self._portal.configure(plan)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        self._fleet.adopt(survivors)
         self._fleet.start()
         self._notifier.ready()
         text = "%s %s: %d workers"
         log.info(text, plan.role, plan.name, len(plan.workers), extra=marks(Kind.SUPERVISOR))
         await stop.wait()
-        log.info("stopping", extra=marks(Kind.SUPERVISOR))
+        log.info("leaving" if self._leaving else "stopping", extra=marks(Kind.SUPERVISOR))
         self._notifier.stopping()
         control.close()
-        await self._fleet.stop()
-        await self._portal.close()
-        self._host.down(self._configuration.plan.supervisor.on_stop)
+        if self._leaving:
+            await self._fleet.leave()
+            await self._portal.close()
+        else:
+            await self._fleet.stop()
+            await self._portal.close()
+            self._host.down(self._configuration.plan.supervisor.on_stop)
         register.close()
         self._notifier.close()
+
+    def _leave(self, stop: asyncio.Event) -> None:
+        """A restart of this supervisor: the next one adopts the workers, if their descriptors are kept for it."""
+        self._leaving = self._store.lasts
+        stop.set()
 
     def _duty(self) -> None:
         self._notifier.watchdog()

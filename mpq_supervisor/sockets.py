@@ -19,6 +19,8 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from collections.abc import Sequence
+from contextlib import suppress
 
 from mpq_supervisor.network import version_of
 from mpq_worker.contract import SINK_SLOT, SLOTS, TrafficClass, door_of, slot_of
@@ -78,14 +80,15 @@ def site_socket(
 class Group:
     """The sockets of one hub port, in slot order, steered by connection ID."""
 
-    def __init__(self, address: str, port: int, *, shared: bool) -> None:
-        """Binds one socket per slot; "::" takes IPv4 too. Raises HostFault."""
-        self._sockets: list[socket.socket] = []
+    def __init__(self, address: str, port: int, *, shared: bool, kept: Sequence[int] = ()) -> None:
+        """Binds one socket per slot; "::" takes IPv4 too. `kept` are those of an earlier supervisor, in slot order,
+        of which none may be missing. Raises HostFault."""
+        self._sockets = [socket.socket(fileno=fd) for fd in kept]
         self._lent: set[int] = set()
         self._admits: dict[int, int] = {}  # by door, the slot
         self._shared = shared
         try:
-            for _slot in range(SLOTS):
+            for _slot in range(len(kept), SLOTS):
                 program = None if self._sockets else steering(set(), {})
                 self._sockets.append(_group_member(address, port, program))
         except OSError as error:
@@ -110,7 +113,8 @@ class Group:
         sock = self._sockets[slot]
         _mark(sock, dscp, priority)
         if slot not in self._lent:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            with suppress(FileNotFoundError):  # kept of an earlier supervisor, whose worker serves it
+                sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
             self._lent.add(slot)
             self._steer()
         return sock.fileno()
@@ -130,6 +134,11 @@ class Group:
         """Datagrams that a slot's socket has thrown away, ever; of SINK_SLOT: those that name no slot."""
         info = self._sockets[slot].getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_SK_MEMINFO_DROPS + 1))
         return int(struct.unpack_from("=I", info, 4 * _SK_MEMINFO_DROPS)[0])
+
+    @property
+    def descriptors(self) -> list[int]:
+        """In slot order."""
+        return [sock.fileno() for sock in self._sockets]
 
     def close(self) -> None:
         """Gives the port up."""

@@ -56,6 +56,11 @@ class Process:
         self._born = born
         self._ended = ended
 
+    @property
+    def pidfd(self) -> int:
+        """-1 until the zygote has said Forked."""
+        return self._pidfd
+
     def kill(self) -> None:
         """SIGKILL, at once or as soon as the process exists."""
         self._doomed = True

@@ -5,9 +5,10 @@ MessagePack, one message per SOCK_SEQPACKET packet (see `channel`). File descrip
 travel in the same packet, as SCM_RIGHTS, in the order given there.
 
     supervisor → zygote   Fork, Ping                zygote → supervisor   Forked, Reaped, Pong
-    supervisor → worker   ConfigureSite | ConfigureHub, Rebind, SetSites, Signature, Drain, Lead, PeerMoved, Stop
+    supervisor → worker   ConfigureSite | ConfigureHub, Rebind, SetSites, Signature, Drain, Lead, PeerMoved, Adopt,
+                          Stop
     worker → supervisor   Started, Ready, PeerSilent, PeerBack, Heartbeat, Report, SignRequest, Notice, Drained,
-                          PeerMoved
+                          PeerMoved, Standing
 
 Times are seconds, sizes bytes, addresses text as `ipaddress` prints it, unless a field says otherwise.
 """
@@ -266,6 +267,10 @@ class PeerMoved(_Message, frozen=True):
     inner: tuple[str, ...]
 
 
+class Adopt(_Message, frozen=True):
+    """Another supervisor has this channel now: lead, and answer with `Standing`."""
+
+
 class Stop(_Message, frozen=True):
     """Close connections and exit with `ExitCode.OK` within `grace`."""
 
@@ -302,6 +307,14 @@ class SignRequest(_Message, frozen=True):
     seq: int
     purpose: str
     data: bytes
+
+
+class Standing(_Message, frozen=True):
+    """Answer to `Adopt`: whether it was ever `Ready`, whether the peer is silent, and a site's address on its WAN."""
+
+    ready: bool
+    silent: bool = False
+    local: str = ""
 
 
 class Drained(_Message, frozen=True):
@@ -388,5 +401,17 @@ class Report(_Message, frozen=True):
 
 ToZygote = Fork | Ping
 FromZygote = Forked | Reaped | Pong
-ToWorker = ConfigureSite | ConfigureHub | Rebind | SetSites | Signature | Drain | Lead | PeerMoved | Stop
-FromWorker = Started | Ready | PeerSilent | PeerBack | SignRequest | Notice | Heartbeat | Report | Drained | PeerMoved
+ToWorker = ConfigureSite | ConfigureHub | Rebind | SetSites | Signature | Drain | Lead | PeerMoved | Adopt | Stop
+FromWorker = (
+    Started
+    | Ready
+    | PeerSilent
+    | PeerBack
+    | SignRequest
+    | Notice
+    | Heartbeat
+    | Report
+    | Drained
+    | PeerMoved
+    | Standing
+)

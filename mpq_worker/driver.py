@@ -27,6 +27,7 @@ from mpq_worker.channel import Channel, ChannelClosed
 from mpq_worker.contract import (
     HEARTBEAT_INTERVAL,
     REPORT_INTERVAL,
+    Adopt,
     ConfigureHub,
     ConfigureSite,
     Drain,
@@ -39,6 +40,7 @@ from mpq_worker.contract import (
     Rebind,
     SetSites,
     Signature,
+    Standing,
     Stop,
     ToWorker,
 )
@@ -112,6 +114,10 @@ class Driver:
                 core.handle_drain(now)
             case Lead() if core is not None:
                 core.handle_lead(now)
+            case Adopt() if core is not None:
+                core.handle_lead(now)
+                local = self._socket.local if isinstance(self._socket, SiteSocket) else ""
+                self._tell(Standing(core.ready, core.silent, local))
             case PeerMoved(inner=inner) if core is not None:
                 core.handle_moved(inner, now)
             case Stop():
@@ -272,7 +278,7 @@ class Driver:
             self._loop.remove_reader(self._channel.fileno())
             self._channel.close()
             self._channel = None
-        if self._orphan_exit or self._core is None:
+        if self._orphan_exit or self._core is None or not self._core.leads:
             self._begin_stop(1.0)
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

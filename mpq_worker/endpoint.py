@@ -168,6 +168,21 @@ class Endpoint:
             self._dirty[peer] = None
 
     @property
+    def leads(self) -> bool:
+        """Whether the TUN is ours to read."""
+        return self._duty.reads
+
+    @property
+    def ready(self) -> bool:
+        """Whether `Ready` was said."""
+        return True
+
+    @property
+    def silent(self) -> bool:
+        """Whether the peer is silent, as far as there is one."""
+        return False
+
+    @property
     def stopped(self) -> bool:
         """True when nothing is left to be said."""
         return self._stopping and not self._peers

@@ -100,6 +100,14 @@ class SiteTunnel(Endpoint):
         else:
             self._attempt_at = now
 
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    @property
+    def silent(self) -> bool:
+        return self._silent
+
     def _has_room(self, now: float) -> bool:
         if self._active is None:
             return now - self._down_since >= HOLD_TIME

@@ -30,6 +30,11 @@ class SiteSocket:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    @property
+    def local(self) -> str:
+        """Our address on the WAN."""
+        return str(self._socket.getsockname()[0])
+
     def receive(self) -> tuple[bytes, Address] | None:
         """None if nothing waits. Raises OSError for a report of ICMP or a socket that is gone."""
         try:

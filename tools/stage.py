@@ -17,6 +17,7 @@ from typing import Any, Self
 from mpq_supervisor.requests import Code, Response, Verb
 from tools import namespaces
 from tools.capture import Capture
+from tools.manager import Manager
 from tools.product import Product
 
 _LOG_TAIL = 2000
@@ -34,6 +35,7 @@ class Stage:
         self.directory = namespaces.directory_of(self.prefix)
         self._started: list[subprocess.Popen[Any]] = []
         self._products: dict[str, Product] = {}
+        self._managers: dict[str, Manager] = {}
 
     def __enter__(self) -> Self:
         namespaces.remove_stale()
@@ -65,7 +67,10 @@ class Stage:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe:
                     pipe.close()
+        for manager in self._managers.values():
+            manager.close()
         self._products.clear()
+        self._managers.clear()
         self._started.clear()
 
     # ---- processes ----
@@ -93,10 +98,21 @@ class Stage:
 
     def start(self, side: str, config: Path) -> Product:
         """Run `mpq-supervisor run` with this configuration at one end; its log is `directory/SIDE.log`."""
-        if side in self._products:
+        if side in self._products and self._products[side].alive:
             self._products[side].stop()
-        self._products[side] = Product(self.exec, side, config, self.directory)
+        if side not in self._managers:
+            self._managers[side] = Manager(self.directory / f"{side}.notify")
+        self._products[side] = Product(self.exec, side, config, self.directory, self._managers[side])
         return self._products[side]
+
+    def restart(self, side: str, config: Path) -> Product:
+        """As `systemctl restart` does: the supervisor alone, which leaves its workers to the next one."""
+        self._products.pop(side).leave()
+        return self.start(side, config)
+
+    def forget(self, side: str) -> None:
+        """Close what a supervisor that has died had stored, as if no service manager kept it."""
+        self._managers[side].forget()
 
     def stop(self, side: str) -> int:
         """SIGTERM to the supervisor of one end; returns its exit code."""

@@ -43,6 +43,11 @@ class System:
         del self.products[side]
         return self.lab.stop(side)
 
+    def restart(self, side: Side) -> None:
+        """The supervisor of one end alone, as `systemctl restart` does; returns when the next one is ready."""
+        self.products[side] = self.lab.restart(side, self.configs[side])
+        self.products[side].wait_ready()
+
     def kill(self, side: Side) -> None:
         """SIGKILL to the supervisor of one end; returns when it is dead."""
         end(self.products.pop(side).pid)

@@ -406,9 +406,11 @@ def supervised(plan: HostPlan) -> tuple[Worker, Incarnation]:
         zygote=SimpleNamespace(fork=lambda *args: False),
         may_raise_priority=False,
         weights=None,
+        store=SimpleNamespace(put=lambda *args: None, drop=lambda *args: None),
     )
     worker = Worker(plan.workers[0], cast(Surroundings, around), lambda worker: None)
     leader = Incarnation(worker.entry, 0, cast(Surroundings, around), worker, standby=False)
+    assert leader._theirs is not None
     leader._theirs.close()
     leader.process.channel.close()
     return worker, leader

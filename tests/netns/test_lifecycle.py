@@ -376,7 +376,8 @@ def test_closed_stop_leaves_what_refuses_lan_traffic(
 @pytest.mark.parametrize("orphans", ["continue", "exit"])
 @pytest.mark.parametrize("side", SIDES)
 def test_killed_supervisor_leaks_nothing_and_the_next_recovers_all(system: System, side: Side, orphans: str) -> None:
-    """Also with a worker SIGSTOPped: it neither sees the end of its channel nor lets go of its TUN."""
+    """Without a service manager that keeps descriptors; also with a worker SIGSTOPped: it neither sees the end of its
+    channel nor lets go of its TUN."""
     if orphans == "exit":
         system.edit(side, 'control_group = "root"', 'control_group = "root", on_orphan = "exit"')
         before = system.pids(side)
@@ -390,6 +391,7 @@ def test_killed_supervisor_leaks_nothing_and_the_next_recovers_all(system: Syste
     with system.pinged(v6=True) as pings, stopped(pids[frozen]):
         killed = time.monotonic_ns()
         system.kill(side)
+        system.lab.forget(side)
         os.kill(pids[frozen], signal.SIGSTOP)  # again: the kernel wakes a process group that it orphans
         if orphans == "exit":
             until(lambda: not any(alive(pid) for name, pid in pids.items() if name != frozen))

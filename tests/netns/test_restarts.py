@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +17,7 @@ from tools.probe_report import ProbeStream
 from tools.product import Side
 from tools.system import SIDES
 from tools.traffic import start_probes
+from tools.wait import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -68,3 +70,41 @@ def test_a_restart_that_cannot_succeed_leaves_the_old_worker(system: System) -> 
     assert (worker.state, worker.reason) == (State.UP, "restart failed: wan5: wan5 cannot be bound")
     assert unharmed(streams)
     assert system.pids("site") == pids
+
+
+# ---------------------------------------------------------------- the supervisor itself
+
+
+@pytest.mark.parametrize("how", ["restarted", "killed"])
+@pytest.mark.parametrize("side", SIDES)
+def test_the_next_supervisor_adopts_every_worker(system: System, side: Side, how: str) -> None:
+    """With a service manager that keeps descriptors. They are then as much its own as any."""
+    pids = system.pids(side)
+    with probed(system) as streams:
+        if how == "restarted":
+            system.restart(side)
+        else:
+            system.kill(side)
+            system.start(side)
+        system.until_state(side, State.UP)
+        assert system.pids(side) == pids
+    assert unharmed(streams)
+    assert {worker.restarts for worker in system.workers(side).values()} == {0}
+    name, pid = next(iter(pids.items()))
+    os.kill(pid, signal.SIGKILL)
+    system.until_replaced(side, name, pid)
+    ok(system.lab.ctl(side, "restart", name, wait=15))
+    system.until_answered()
+
+
+def test_adopted_workers_that_are_outdated_are_replaced_one_by_one(system: System) -> None:
+    """As after an upgrade: what a worker would be started with now is not what it was."""
+    side: Side = "hub"
+    pids = system.pids(side)
+    system.edit(side, 'control_group = "root"', 'control_group = "root", key_update_packets = 1000000')
+    with probed(system) as streams:
+        system.restart(side)
+        until(lambda: not set(pids.values()) & set(system.pids(side).values()), seconds=60)
+        system.until_state(side, State.UP)
+    assert unharmed(streams)
+    assert system.log(side).count("to be replaced") == len(pids)

@@ -20,11 +20,14 @@ from mpq_supervisor.config import parse
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.leftovers import Register
 from mpq_supervisor.network import LinkState, Route
+from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan, make_plan
 from mpq_supervisor.schema import Watchdog
 from mpq_supervisor.secrets import Secrets
+from mpq_supervisor.store import Store
 from mpq_supervisor.zygote import Zygote
 
+UNKEPT = Store(Notifier({}), {})
 FAKE_ZYGOTE = (sys.executable, str(Path(__file__).with_name("fake_zygote.py")))
 BEAT = 0.05  # of the fake worker, seconds
 WATCHDOG = Watchdog(heartbeat_timeout=0.5, start_timeout=10.0)
@@ -132,7 +135,7 @@ class Rig:
         self.zygote = Zygote(asyncio.get_running_loop(), FAKE_ZYGOTE)
         self.register = Register(runtime)
         self.duties = 0
-        self.fleet = Fleet(plan, Secrets(plan), self.network, self.zygote, self.register, self._duty)
+        self.fleet = Fleet(plan, Secrets(plan), self.network, self.zygote, self.register, self._duty, UNKEPT)
 
     def _duty(self) -> None:
         self.duties += 1

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mpq_worker.channel import Channel, ChannelClosed
 from mpq_worker.contract import (
+    Adopt,
     ConfigureHub,
     ConfigureSite,
     Drain,
@@ -36,6 +37,7 @@ from mpq_worker.contract import (
     SetSites,
     Signature,
     SignRequest,
+    Standing,
     Stop,
     ToWorker,
 )
@@ -78,6 +80,8 @@ def answer(name: str, message: ToWorker, fds: list[int]) -> list[FromWorker]:
             return [Ready(), Notice("configured", f"{len(fds)} descriptors")]
         case Drain():
             return [Drained(), PeerMoved(("10.200.10.5",))]
+        case Adopt():
+            return [Standing(ready=True)]
         case Rebind() | SetSites() | Lead() | PeerMoved():
             return [Notice(type(message).__name__, str(message))]
         case Signature(signature=signature):

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mpq_supervisor.happenings import (
     Action,
+    Adopted,
     ArmBackoff,
     ArmHandover,
     ArmStop,
@@ -54,6 +55,7 @@ EVENTS: dict[type, Event] = {
     type(event): event
     for event in (
         StartWanted(),
+        Adopted(),
         StopWanted(),
         RestartWanted(),
         LinkUp(),
@@ -105,6 +107,7 @@ def test_every_event_has_a_column_for_every_state() -> None:
 EXPECTED = """
                  STOPPED  WAITING  STARTING UP       REPLACING DRAINING RETIRING DEGRADED BACKOFF  STOPPING FAILED
 StartWanted      STARTING .        .        .        .        .        .        .        STARTING .        STARTING
+Adopted           STARTING . . . . . . . . . .
 StopWanted       .        STOPPED  STOPPING STOPPING STOPPING STOPPING STOPPING STOPPING STOPPED  .        STOPPED
 RestartWanted    STARTING .        STOPPING REPLACING .        .        .        STOPPING STARTING .        STARTING
 LinkUp           .        STARTING .        .        .        .        .        .        .        .        .
@@ -140,6 +143,13 @@ def test_states_follow_the_table() -> None:
 def test_start_to_up() -> None:
     life, actions = go(Life(), StartWanted(), Ready())
     assert (life.state, life.starts, life.ready_at, actions) == (State.UP, 1, 100.0, [Fork()])
+
+
+def test_an_adopted_process_says_how_it_stands() -> None:
+    life, actions = go(Life(), Adopted(), StartWanted(), Ready())
+    assert (life.state, life.starts, life.reason, actions) == (State.UP, 1, "", [])
+    assert go(Life(), Adopted(), Ready(), PeerSilent())[0].state is State.DEGRADED
+    assert go(Life(), LinkDown("no carrier"), Adopted(), Exited(None))[0].state is State.WAITING
 
 
 def test_healthy_run_restarts_at_once_and_forgets_failures() -> None:

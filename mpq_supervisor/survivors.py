@@ -1,0 +1,61 @@
+"""Workers that an earlier supervisor has left running, by what it has left in the descriptor store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from mpq_supervisor.store import Store
+from mpq_worker.contract import CONTRACT_VERSION
+
+KNOWN = frozenset({CONTRACT_VERSION})
+"""Versions of the contract that we can speak with a worker."""
+
+log = logging.getLogger(__name__)
+
+
+class Survivor(msgspec.Struct, frozen=True):
+    """A worker's process, and the descriptors by which to know it."""
+
+    worker: str
+    generation: int
+    pid: int
+    channel: int
+    pidfd: int
+    fingerprint: str
+
+
+def find(store: Store, workers: Iterable[str]) -> list[Survivor]:
+    """Those that can be adopted, at most one of each worker; the others are killed and forgotten."""
+    wanted = set(workers)
+    found = []
+    for worker, generation, version, fingerprint in store.names("channel"):
+        channel_name = f"channel/{worker}/{generation}/{version}/{fingerprint}"
+        pidfd_name = f"pidfd/{worker}/{generation}"
+        channel, pidfd = store.take(channel_name), store.take(pidfd_name)
+        assert channel is not None
+        pid = -1 if pidfd is None else _pid_of(pidfd)
+        if pidfd is not None and pid > 0 and worker in wanted and int(version) in KNOWN:
+            wanted.discard(worker)
+            found.append(Survivor(worker, int(generation), pid, channel, pidfd, fingerprint))
+            continue
+        log.warning("%s: a process of an earlier supervisor, not to be adopted: pid %d", worker, pid)
+        os.close(channel)
+        store.drop(channel_name)
+        if pidfd is not None:
+            if pid > 0:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            store.drop(pidfd_name)
+    return found
+
+
+def _pid_of(pidfd: int) -> int:
+    """-1 when the process has ended."""
+    lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpq_supervisor.classifier import RulePlan
@@ -181,6 +181,7 @@ def test_addresses_replace_the_arithmetic_of_one_worker() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(size=st.integers(16, 24), data=st.data())
 def test_both_ends_agree(size: int, data: st.DataObject) -> None:
     """A site's tunnel has the inner addresses that its hub's worker of the same port and class expects."""

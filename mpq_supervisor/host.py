@@ -41,8 +41,8 @@ class Host:
         self._store = store or Store(Notifier({}), {})  # one that keeps nothing
         self._log = log
         self._netlink = Netlink()
-        self._table = nft.Table(ruleset.TABLE)
-        self._guard = nft.Table(guard.TABLE, dynamic=True)
+        self._table = nft.Table(ruleset.TABLE, seal=self._store.recall("nft/table"))
+        self._guard = nft.Table(guard.TABLE, dynamic=True, seal=self._store.recall("nft/guard"))
         self._monitor: Monitor | None = None
         self._callback: Callable[[str], None] = lambda wan: None
         self._told: dict[str, LinkState] = {}
@@ -178,8 +178,10 @@ class Host:
 
     def _filter(self) -> None:
         self._table.apply(ruleset.render(self._plan))
+        self._store.note("nft/table", self._table.seal)
         if self._plan.role == "hub":
             self._guard.apply(guard.render(self._plan))
+            self._store.note("nft/guard", self._guard.seal)
 
     def _open(self) -> None:
         """Opens what the plan has and we have not. A TUN that somebody deleted is opened anew."""

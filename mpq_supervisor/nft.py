@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from hashlib import sha256
 
 from mpq_worker.errors import HostFault
 
@@ -16,8 +17,10 @@ class Table:
     """A table in the kernel, as this process last set it. The elements of its sets are part of it, unless packets
     put them there (`dynamic`)."""
 
-    def __init__(self, name: str, *, dynamic: bool = False) -> None:
+    def __init__(self, name: str, *, dynamic: bool = False, seal: str = "") -> None:
+        """`seal` is that of the process before, if there was one."""
         self.changes = 0
+        self._seal = seal
         self._name = name
         self._list_options = ("--stateless", "--terse") if dynamic else ("--stateless",)
         self._text = ""
@@ -25,7 +28,10 @@ class Table:
 
     def apply(self, text: str) -> None:
         """Replaces the whole table by `text`, at once, unless it is there as we left it. Raises HostFault."""
-        if text == self._text and self._listing == self._list():
+        listing = self._list()
+        if not self._text and listing and self._seal == _seal(text, listing):
+            self._text, self._listing = text, listing  # another process of ours has left it
+        if text == self._text and self._listing == listing:
             return
         self.changes += 1
         _nft(["-f", "-"], f"table {self._name}\ndelete table {self._name}\n{text}")
@@ -36,6 +42,11 @@ class Table:
         self.changes += 1
         _nft(["-f", "-"], f"table {self._name}\ndelete table {self._name}\n")
         self._text = self._listing = ""
+
+    @property
+    def seal(self) -> str:
+        """Shows another process that the table is as it would make it itself."""
+        return _seal(self._text, self._listing)
 
     def counters(self) -> dict[str, int]:
         """Packets that each named counter has seen. Raises HostFault."""
@@ -49,6 +60,10 @@ class Table:
             return _nft([*self._list_options, "list", "table", *self._name.split()])
         except HostFault:
             return ""
+
+
+def _seal(text: str, listing: str) -> str:
+    return sha256(f"{text}\0{listing}".encode()).hexdigest()
 
 
 def _nft(arguments: list[str], text: str = "") -> str:

@@ -4,6 +4,7 @@ TUNs, the sockets of hub ports, and of each worker that leads its channel and it
 made, and come back to the next supervisor (sd_listen_fds(3)), which adopts what they belong to. Names:
 
     tun/NAME    slot/PORT/SLOT/ADDRESS    channel/WORKER/GENERATION/CONTRACT/FINGERPRINT    pidfd/WORKER/GENERATION
+    nft/table   nft/guard   (notes)
 
 A name may not contain a colon; in an address it is written `_`. Without a service manager nothing is stored.
 """
@@ -17,6 +18,7 @@ from collections.abc import MutableMapping
 from mpq_supervisor.notify import Notifier
 
 FIRST_FD = 3
+MAX_NOTE = 4096
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class Store:
         self._notifier = notifier
         self._inherited = _inherited(environment)
         self._stored = set(self._inherited)
+        self._notes: dict[str, str] = {}
 
     @property
     def lasts(self) -> bool:
@@ -53,6 +56,30 @@ class Store:
         if name in self._stored:
             self._stored.discard(name)
             self._notifier.unstore(name)
+
+    def note(self, name: str, text: str) -> None:
+        """Have a text outlive us, in memory (memfd_create(2))."""
+        if self._notes.get(name) == text:
+            return
+        self._notes[name] = text
+        self.drop(name)
+        fd = os.memfd_create(name)
+        try:
+            os.write(fd, text.encode())
+            self.put(name, fd)
+        finally:
+            os.close(fd)
+
+    def recall(self, name: str) -> str:
+        """The text that the last supervisor noted; empty if it did not."""
+        fd = self.take(name)
+        if fd is None:
+            return ""
+        try:
+            self._notes[name] = os.pread(fd, MAX_NOTE, 0).decode(errors="replace")
+        finally:
+            os.close(fd)
+        return self._notes[name]
 
     def sweep(self) -> None:
         """Close and drop all that nobody took."""

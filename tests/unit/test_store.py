@@ -97,6 +97,23 @@ def test_an_address_is_a_name_without_colons() -> None:
     assert slot_name("2001:db8::1", 45010, 3) == "slot/45010/3/2001_db8__1"
 
 
+def test_a_note_is_stored_anew_when_it_changes(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+    store = Store(notifier, {})
+    assert store.recall("nft/guard") == ""
+    for text in ("one", "one", "two"):
+        store.note("nft/guard", text)
+    heard = [socket.recv_fds(manager, 200, 4)[:2] for _ in range(3)]
+    assert [data.split(b"\n")[0] for data, _ in heard] == [b"FDSTORE=1", b"FDSTOREREMOVE=1", b"FDSTORE=1"]
+    notifier.close()
+    fds = [fd for _, fds in heard for fd in fds]
+    later = inherit(monkeypatch, ["nft/guard"], fds[1:])
+    assert later.recall("nft/guard") == "two"
+    assert not is_open(100)
+    for fd in fds:
+        os.close(fd)
+
+
 # ---------------------------------------------------------------- survivors
 
 

@@ -223,8 +223,7 @@ class Fleet:
         self._duty()
 
     def _replace_outdated(self) -> None:
-        """Adopted workers that are of another version, or were told something else, as soon as they have said how they
-        stand."""
+        """Adopted workers of another version, or told something else, once they have said how they stand."""
         for worker in self.workers.values():
             if worker.outdated and worker.life.state in SETTLED:
                 worker.outdated = False

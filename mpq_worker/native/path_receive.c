@@ -152,10 +152,6 @@ int path_open(struct datapath *dp, struct path *path, const uint8_t *data, size_
         number = number << 8 | header[1 + CID_LENGTH + i];
     }
     number = decode_number(number, 8 * (unsigned)number_length, (uint64_t)(path->received.largest + 1));
-    if (received_has(&path->received, number)) {
-        dp->drops[DROP_DUPLICATE]++;
-        return 1;
-    }
     const struct packet_key *key = choose(path, (header[0] & PHASE_BIT) != 0, number, now);
     if (!key)
         return 0;
@@ -169,6 +165,10 @@ int path_open(struct datapath *dp, struct path *path, const uint8_t *data, size_
         if (path->has_reset_token && !CRYPTO_memcmp(data + length - RESET_TOKEN, path->reset_token, RESET_TOKEN))
             return 0;
         dp->drops[DROP_UNOPENED]++;
+        return 1;
+    }
+    if (received_has(&path->received, number)) { /* only now: a guessed number must not show by time, RFC 9001 9.5 */
+        dp->drops[DROP_DUPLICATE]++;
         return 1;
     }
     const uint8_t *p = plain, *end = plain + length - header_length - TAG;

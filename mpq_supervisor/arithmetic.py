@@ -9,7 +9,8 @@ numbers stand, they are those of critical, bulk and default:
     source ports     base + 10(s-1) + 0, 1, 2  plain: + 9; its successor's in a planned restart: + 3, 4, 5; + 6
     inner subnet     the (s-1)th after `inner.ipv4` and `inner.ipv6`
     inner host       12n + 1, 5, 9             plain: + 1; the hub is 254
-    WAN table        table_base - 10 + s
+    WAN table        table_base - 11 + s; of all LANs: table_base - 1
+    return table     table_base + 27 + index: from a tunnel into the LANs that are of its class alone
 
 A hub's workers are `mt4.critical` with TUN `mt4c`, or `mt4` alone; index 3(place in the file) + class.
 A number depends on nothing but its own entry, so that a reload moves no neighbour.
@@ -103,6 +104,20 @@ def class_plans(configured: tuple[ClassConfig, ...]) -> dict[TrafficClass, Class
         }
         plans[entry.name] = msgspec.structs.replace(usual, **changes)
     return plans
+
+
+RETURN_TABLES = 27
+"""From a tunnel's routing table to that of its way back into the LANs."""
+
+
+def wan_table(table_base: int, suffix: int, wan: Wan) -> int:
+    """The routing table of a WAN."""
+    return table_base - 11 + suffix if wan.table is None else wan.table
+
+
+def own_tables(table_base: int) -> range:
+    """All routing tables that a host may use, but for WANs that have another."""
+    return range(table_base - 10, table_base + 2 * RETURN_TABLES)
 
 
 def nth_subnet(network: Network, steps: int) -> Network:

@@ -12,7 +12,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -20,6 +20,7 @@ import msgspec
 
 from mpq_supervisor.schema import (
     Address,
+    InterfaceAddress,
     InterfaceName,
     Name,
     Network,
@@ -112,7 +113,7 @@ def _decode_struct(
 
 
 def _decode_list(kind: Any, value: Any, path: str, problems: list[Problem]) -> tuple[Any, ...] | None:
-    if kind is Address and isinstance(value, str):
+    if kind in (Address, InterfaceAddress) and isinstance(value, str):
         value = [value]
     items = _expect(list, value)
     decoded = tuple(decode(kind, item, f"{path}[{index}]", problems) for index, item in enumerate(items))
@@ -180,6 +181,13 @@ def _ports(value: Any) -> PortRange:
     return PortRange(first, last)
 
 
+def _interface_address(value: Any) -> InterfaceAddress:
+    address = ip_interface(_expect(str, value))
+    if "/" not in value:
+        raise ValueError(f"{value} needs the length of its prefix: {value}/{address.max_prefixlen - 8}")
+    return address
+
+
 def _prefix(value: Any) -> Network:
     return ip_network(_expect(str, value))
 
@@ -191,6 +199,7 @@ def _or_set(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _PARSERS: dict[Any, Callable[[Any], Any]] = {
     Address: lambda value: ip_address(_expect(str, value)),
+    InterfaceAddress: _interface_address,
     Network: _prefix,
     IPv4Network: _network(IPv4Network),
     IPv6Network: _network(IPv6Network),

@@ -17,8 +17,10 @@ import psutil
 import pyprctl
 
 from mpq_supervisor import happenings
+from mpq_supervisor.failover import Failover
 from mpq_supervisor.incarnation import Network, Surroundings
 from mpq_supervisor.leftovers import Register
+from mpq_supervisor.life import SERVING
 from mpq_supervisor.lifecycle import Policy, State
 from mpq_supervisor.orders import WorkerChange, worker_changes
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
@@ -49,6 +51,8 @@ class FleetNetwork(Network, Protocol):
     def watch(self, callback: Callable[[str], None]) -> None: ...
 
     def sunk(self, worker: HubWorkerPlan) -> int: ...
+
+    def divert(self, down: frozenset[str]) -> None: ...
 
 
 class Fleet:
@@ -84,6 +88,7 @@ class Fleet:
         )
         self.workers: dict[str, Worker] = {}  # there before any of them tells of its WAN
         self.workers.update({e.name: Worker(e, self._around, self._note_change) for e in plan.workers})
+        self._failover = Failover(plan.watchdog.failover_after, plan.watchdog.failback_after)
         self._begun = self._last_tick = self._loop.time()
         self._next_memory = self._begun
         self._timer: asyncio.TimerHandle | None = None
@@ -136,6 +141,7 @@ class Fleet:
         changes = worker_changes(old_plan, plan, credentials=around.secrets.credentials != secrets.credentials)
         self._network.apply(plan)
         around.plan, around.policy, around.secrets = plan, _policy(plan), secrets
+        self._failover.after, self._failover.back = plan.watchdog.failover_after, plan.watchdog.failback_after
         for entry in plan.workers:
             if entry.name not in self.workers:
                 self.workers[entry.name] = Worker(entry, around, self._note_change)
@@ -215,6 +221,8 @@ class Fleet:
         for worker in self.workers.values():
             worker.check_heartbeats(now)
         self._replace_outdated()
+        carrying = {n: w.life.state in SERVING for n, w in self.workers.items() if isinstance(w.entry, TunnelPlan)}
+        self._network.divert(self._failover.step(carrying, now))
         if now >= self._next_memory:
             self._next_memory = now + MEMORY_INTERVAL
             self._check_memory()

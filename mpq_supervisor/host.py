@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from logging import Logger
 from typing import Literal
@@ -18,14 +19,17 @@ from typing import Literal
 from mpq_supervisor import guard, nft, ruleset, sockets, sysctl
 from mpq_supervisor.classifier import Packet
 from mpq_supervisor.classify import Verdict, verdicts
+from mpq_supervisor.damping import Damper
+from mpq_supervisor.desired import Desired, closed, desired
 from mpq_supervisor.monitor import Monitor
 from mpq_supervisor.netlink import Netlink
-from mpq_supervisor.network import Desired, LinkState, closed, desired, link_state
+from mpq_supervisor.network import LinkState, link_state
 from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.reconcile import reconcile
 from mpq_supervisor.store import Store, slot_name
 from mpq_supervisor.tun import is_there, open_tun
+from mpq_supervisor.vlan import make_vlans, remove_vlans
 from mpq_worker.contract import SINK_SLOT, SLOTS
 from mpq_worker.errors import HostFault
 
@@ -50,6 +54,8 @@ class Host:
         self._sockets: dict[tuple[str, int], socket.socket] = {}  # by tunnel and generation
         self._groups: dict[_Port, sockets.Group] = {}
         self._lent: dict[str, set[int]] = {}  # by hub worker, the slots of its processes
+        self._down: frozenset[str] = frozenset()
+        self._damper = Damper()
         self._refused: tuple[str, ...] = ()
         self.links: dict[str, LinkState] = {}
 
@@ -110,9 +116,19 @@ class Host:
             self._log.warning("network: %s", line)
         if on_stop == "open":
             self._table.remove()
+            remove_vlans(self._netlink, there.links)
         if self._plan.role == "hub":
             self._guard.remove()
         self._netlink.close()
+
+    def divert(self, down: frozenset[str]) -> None:
+        """From now on the traffic of these tunnels goes by others, or is refused where there is none."""
+        if down == self._down:
+            return
+        for name in down ^ self._down:
+            self._log.info("%s: %s", name, "its traffic is diverted" if name in down else "has its traffic back")
+        self._down = down
+        self._on_change(nftables=False)
 
     def tunnel_fds(self, tunnel: TunnelPlan, generation: int) -> tuple[int, int] | None:
         """TUN and a fresh UDP socket for a site's worker; None while its WAN cannot reach the hub."""
@@ -208,6 +224,7 @@ class Host:
         slots: dict[_Port, set[int]] = {}
         for worker in plan.hub_workers:
             slots.setdefault(_port(worker), set()).update(self._lent.get(worker.name, ()))
+        remove_vlans(self._netlink, self._netlink.links(), [lan.interface for lan in plan.lans])
         for port in self._groups.keys() - slots.keys():
             self._close_port(port)
         for port, group in self._groups.items():
@@ -247,13 +264,16 @@ class Host:
 
     def _refresh(self) -> None:
         """Reads the kernel's state and reconciles it."""
+        refused = make_vlans(self._netlink, self._plan.lans)
         there = self._netlink.snapshot()
-        refused = reconcile(self._netlink, desired(self._plan, there), there)
+        refused += reconcile(self._netlink, desired(self._plan, there, self._down), there)
         for line in refused:
             if line not in self._refused:
                 self._log.warning("network: %s", line)
         self._refused = refused
-        self.links = {wan.name: link_state(wan, there) for wan in self._plan.wans}
+        states = ((wan, link_state(wan, there)) for wan in self._plan.wans)
+        now = {wan.name: (state, state.reach(wan.hub_addresses) is not None) for wan, state in states}
+        self.links = self._damper.step(now, time.monotonic())
 
     def _on_change(self, nftables: bool) -> None:
         try:
@@ -268,6 +288,9 @@ class Host:
         for name, state in self.links.items():
             if told.get(name) != state:
                 self._callback(name)
+        wakes_at = self._damper.wakes_at()
+        if wakes_at is not None and self._monitor is not None:
+            self._monitor.look(max(0.0, wakes_at - time.monotonic()))
 
 
 def _port(worker: HubWorkerPlan) -> _Port:

@@ -33,10 +33,14 @@ class Monitor:
             self._listen(_NETLINK_NETFILTER, _NFTABLES_GROUPS, True),
         )
 
-    def look(self) -> None:
-        """Calls `changed` soon, as if something had."""
+    def look(self, delay: float = _DEBOUNCE) -> None:
+        """Calls `changed` after so many seconds, or sooner, as if something had."""
+        when = self._loop.time() + delay
+        if self._timer is not None and self._timer.when() > when:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
-            self._timer = self._loop.call_later(_DEBOUNCE, self._fire)
+            self._timer = self._loop.call_at(when, self._fire)
 
     def close(self) -> None:
         """Stops listening; `changed` is not called any more."""

@@ -3,7 +3,7 @@
 pyroute2 encodes and decodes; the transport is one plain socket, because its own is an asyncio loop that
 cannot run inside the supervisor's. The kernel answers a request before `send` returns, so nothing here waits.
 
-Every entry that is ours carries `network.PROTOCOL`. `changes` counts the messages that ask for a change.
+Every entry that is ours carries `network.PROTOCOL`, a link `ALIAS`. `changes` counts what is asked to be changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mpq_supervisor.network import (
 )
 
 # linux/rtnetlink.h, linux/netlink.h
-_NEWLINK, _GETLINK = 16, 18
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
@@ -70,6 +70,9 @@ _IPV4_SRC_VALID_MARK = 24
 _GENERATE_NONE = 1
 
 
+ALIAS = "mpq"
+
+
 class Netlink:
     """A connection to the kernel's routing tables, in the network namespace in which it was opened."""
 
@@ -90,10 +93,12 @@ class Netlink:
     def snapshot(self) -> Snapshot:
         """Links, usable addresses, and the routes of the main table that are not ours."""
         links = self.links()
+        addresses = self._addresses(links)
         main = [r for r in self._routes(links, ours=False) if r.table == MAIN_TABLE]
         return Snapshot(
             links=links,
-            addresses=self.addresses(links),
+            addresses=tuple(address for address, _ in addresses),
+            own_addresses=frozenset(address for address, protocol in addresses if protocol == PROTOCOL),
             routes=tuple(sorted(main, key=lambda r: r.metric)),
             ipv6=os.path.exists("/proc/net/if_inet6"),
         )
@@ -104,12 +109,6 @@ class Netlink:
         links = (_decode_link(raw) for raw in self.dump(_GETLINK, request))
         return {link.name: link for link in links}
 
-    def addresses(self, links: dict[str, Link]) -> tuple[Address, ...]:
-        """All usable addresses of global scope."""
-        names = {link.index: link.name for link in links.values()}
-        found = (_decode_address(raw) for raw in self.dump(_GETADDR, _body(ifaddrmsg, {"family": 0})))
-        return tuple(Address(names[i], text, prefix) for i, text, prefix in filter(None, found) if i in names)
-
     def own_routes(self, links: dict[str, Link]) -> frozenset[Route]:
         """Our routes in every table."""
         return frozenset(self._routes(links, ours=True))
@@ -118,6 +117,12 @@ class Netlink:
         """Our policy rules."""
         dumps = (self.dump(_GETRULE, _body(fibmsg, {"family": family})) for family in _VERSION)
         return frozenset(rule for dump in dumps for raw in dump if (rule := _decode_rule(raw)) is not None)
+
+    def _addresses(self, links: dict[str, Link]) -> list[tuple[Address, int]]:
+        """All usable addresses of global scope, and by whom they were set."""
+        names = {link.index: link.name for link in links.values()}
+        found = (_decode_address(raw) for raw in self.dump(_GETADDR, _body(ifaddrmsg, {"family": 0})))
+        return [(Address(names[i], text, prefix), by) for i, text, prefix, by in filter(None, found) if i in names]
 
     def _routes(self, links: dict[str, Link], ours: bool) -> Iterator[Route]:
         names = {link.index: link.name for link in links.values()}
@@ -129,6 +134,8 @@ class Netlink:
                 if not ours and table != MAIN_TABLE:
                     continue
                 for index, route in _decode_route(raw):
+                    if not ours and route.destination.lower().startswith(("fe80:", "ff")):
+                        continue
                     if index is None:
                         yield route
                     elif index in names:
@@ -143,9 +150,22 @@ class Netlink:
         up = {"family": 0, "index": index, "flags": _IFF_UP, "change": _IFF_UP}
         self.change(_NEWLINK, _body(ifinfmsg, up, IFLA_MTU=tun.mtu, IFLA_TXQLEN=tun.txqueuelen))
 
-    def add_address(self, address: Address, index: int) -> None:
-        """Adds it without a prefix route and without duplicate address detection."""
-        body = _address_body(address, index, IFA_FLAGS=_NO_PREFIX_ROUTE | _NO_DAD)
+    def add_vlan(self, name: str, parent: int, vlan: int) -> None:
+        """Makes an 802.1Q interface that is known as ours by its alias; it is not up yet."""
+        self.change(_NEWLINK, vlan_body(name, parent, vlan), CREATE | EXCLUDE)
+
+    def set_up(self, index: int) -> None:
+        """Sets an interface up."""
+        self.change(_NEWLINK, _body(ifinfmsg, {"family": 0, "index": index, "flags": _IFF_UP, "change": _IFF_UP}))
+
+    def delete_link(self, index: int) -> None:
+        """Removes an interface; it may be gone already."""
+        self.delete(_DELLINK, _body(ifinfmsg, {"family": 0, "index": index}))
+
+    def add_address(self, address: Address, index: int, *, prefix_route: bool) -> None:
+        """Adds it without duplicate address detection, with or without a route to its subnet."""
+        flags = _NO_DAD if prefix_route else _NO_DAD | _NO_PREFIX_ROUTE
+        body = _address_body(address, index, IFA_FLAGS=flags, IFA_PROTO=PROTOCOL)
         self.change(_NEWADDR, body, CREATE | _REPLACE)
 
     def delete_address(self, address: Address, index: int) -> None:
@@ -230,6 +250,14 @@ def _body(message: Any, fields: dict[str, Any], **attributes: Any) -> bytes:
     encoded["attrs"] = [(name, value) for name, value in attributes.items() if value is not None]
     encoded.encode()
     return bytes(encoded.data[_HEADER.size :])
+
+
+def vlan_body(name: str, parent: int, vlan: int) -> bytes:
+    """RTM_NEWLINK for an 802.1Q interface, without its header."""
+    data = {"attrs": [("IFLA_VLAN_ID", vlan)]}
+    info = {"attrs": [("IFLA_INFO_KIND", "vlan"), ("IFLA_INFO_DATA", data)]}
+    fields = {"family": 0, "index": 0}
+    return _body(ifinfmsg, fields, IFLA_IFNAME=name, IFLA_LINK=parent, IFLA_IFALIAS=ALIAS, IFLA_LINKINFO=info)
 
 
 def _address_body(address: Address, index: int, **attributes: Any) -> bytes:
@@ -325,11 +353,12 @@ def _decode_link(raw: bytes) -> Link:
         carrier=bool(link.get_attr("IFLA_CARRIER")),
         mtu=link.get_attr("IFLA_MTU"),
         txqueuelen=link.get_attr("IFLA_TXQLEN"),
+        alias=link.get_attr("IFLA_IFALIAS") or "",
     )
 
 
 @lru_cache(maxsize=1024)
-def _decode_address(raw: bytes) -> tuple[int, str, int] | None:
+def _decode_address(raw: bytes) -> tuple[int, str, int, int] | None:
     address = _parse(ifaddrmsg, raw)
     flags = address.get_attr("IFA_FLAGS") or address["flags"]
     if address["scope"] != _UNIVERSE or flags & _ADDRESS_UNUSABLE:
@@ -338,6 +367,7 @@ def _decode_address(raw: bytes) -> tuple[int, str, int] | None:
         address["index"],
         address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"),
         address["prefixlen"],
+        address.get_attr("IFA_PROTO") or 0,
     )
 
 
@@ -348,8 +378,6 @@ def _decode_route(raw: bytes) -> tuple[tuple[int | None, Route], ...]:
     version = _VERSION[message["family"]]
     destination = message.get_attr("RTA_DST")
     if message["flags"] & _CLONED or message.get_attr("RTA_VIA") is not None or message["tos"]:
-        return ()
-    if destination is not None and destination.lower().startswith(("fe80:", "ff")):
         return ()
     route = Route(
         table=message.get_attr("RTA_TABLE") or message["table"],

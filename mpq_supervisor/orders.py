@@ -164,6 +164,8 @@ def obstacle(tunnel: TunnelPlan, link: LinkState | None) -> str:
         return f"{tunnel.wan}: no interface {tunnel.interface}"
     if not link.carrier:
         return f"{tunnel.wan}: {tunnel.interface} has no carrier"
+    if link.flaps:
+        return f"{tunnel.wan}: {tunnel.interface} flaps, it counts as away until it is still"
     if link.reach(tunnel.hub_addresses) is None:
         return f"{tunnel.wan}: {tunnel.interface} has no address and route to {', '.join(tunnel.hub_addresses)}"
     return ""

@@ -7,9 +7,6 @@ rest of the supervisor knows of a configuration.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
-
-import msgspec
 
 from mpq_supervisor.arithmetic import (
     DEFAULT,
@@ -31,23 +28,21 @@ from mpq_supervisor.arithmetic import (
     source_ports,
     suffix_of,
     tunnel_names,
+    wan_table,
 )
-from mpq_supervisor.classifier import PrefixSets, RulePlan, plan_rules
-from mpq_supervisor.decode import nearest
+from mpq_supervisor.classifier import RulePlan, plan_rules
+from mpq_supervisor.entries import HostPlan, HubWorkerPlan, LanPlan, TunnelPlan, UnknownName, WanPlan
 from mpq_supervisor.schema import (
     Address,
     Config,
     FloodLimits,
     HubConfig,
-    Identity,
+    Lan,
     Listener,
-    Portal,
     SiteConfig,
-    Supervisor,
     Wan,
-    Watchdog,
 )
-from mpq_worker.contract import SiteEntry, Timing, TrafficClass, Transport, door_of, slot_of
+from mpq_worker.contract import SiteEntry, TrafficClass, door_of, slot_of
 
 __all__ = [
     "ClassPlan",
@@ -61,167 +56,6 @@ __all__ = [
     "make_plan",
     "select",
 ]
-
-
-class WanPlan(msgspec.Struct, frozen=True):
-    """One uplink; `table` holds its own routes, `rate_mbit` is what HTB may send (None: no HTB)."""
-
-    name: str
-    interface: str
-    suffix: int
-    table: int
-    hub_addresses: tuple[str, ...]
-    hub_port: int
-    rate_mbit: float | None
-
-
-class TunnelPlan(msgspec.Struct, frozen=True):
-    """One worker of a site. `name` is also its TUN; `traffic_class` is None for a plain 1:1 tunnel."""
-
-    name: str
-    traffic_class: TrafficClass | None
-    wan: str
-    interface: str
-    index: int
-    source_ports: tuple[int, int]  # one for each generation: in a planned restart both are in use
-    hub_addresses: tuple[str, ...]
-    hub_port: int
-    door: int
-    inner4: str | None
-    inner6: str | None
-    peer4: str | None
-    peer6: str | None
-    mtu: int
-    table: int
-    mark: int
-    dscp: int
-    priority: int
-    txqueuelen: int
-    uid: int
-
-    @property
-    def tun(self) -> str:
-        """Name of the TUN interface."""
-        return self.name
-
-    @property
-    def group(self) -> str:
-        """What it belongs to beside its class: its WAN."""
-        return self.wan
-
-    @property
-    def inner(self) -> tuple[str, ...]:
-        """Inner addresses, as the contract wants them."""
-        return _present(self.inner4, self.inner6)
-
-    @property
-    def peers(self) -> tuple[str, ...]:
-        """The hub's inner addresses."""
-        return _present(self.peer4, self.peer6)
-
-
-class LanPlan(msgspec.Struct, frozen=True):
-    """Where traffic that enters by `interface` goes, by class; a class without a tunnel is refused. With a
-    `traffic_class` of its own it is all of that one."""
-
-    name: str
-    interface: str
-    wan: str
-    tunnels: dict[TrafficClass, str]
-    traffic_class: TrafficClass | None
-
-    @property
-    def bound(self) -> str | None:
-        """The one tunnel of all its traffic, where the interface decides that."""
-        return None if self.traffic_class is None else self.tunnels.get(self.traffic_class)
-
-
-class HubWorkerPlan(msgspec.Struct, frozen=True):
-    """One worker of a hub. `slot` is that of generation 0, `addresses` are those its port is bound to, `subnets` its
-    listener's inner ones, `routes` the inner hosts and LAN prefixes whose packets belong into `tun`. Revoked
-    sites are left out."""
-
-    name: str
-    listener: str
-    traffic_class: TrafficClass | None
-    tun: str
-    index: int
-    slot: int
-    port: int
-    addresses: tuple[str, ...]
-    inner4: str | None
-    inner6: str | None
-    subnets: tuple[str, ...]
-    sites: tuple[SiteEntry, ...]
-    routes: tuple[str, ...]
-    mtu: int
-    dscp: int
-    priority: int
-    txqueuelen: int
-    uid: int
-
-    @property
-    def inner(self) -> tuple[str, ...]:
-        """Inner addresses, as the contract wants them."""
-        return _present(self.inner4, self.inner6)
-
-    @property
-    def group(self) -> str:
-        """What it belongs to beside its class: its listener."""
-        return self.listener
-
-
-class HostPlan(msgspec.Struct, frozen=True):
-    """All that a host runs. A site has `tunnels`, a hub has `hub_workers`; the other is empty."""
-
-    role: Literal["site", "hub"]
-    name: str
-    identity: Identity
-    hub_name: str
-    classes: tuple[ClassPlan, ...]
-    wans: tuple[WanPlan, ...]
-    lans: tuple[LanPlan, ...]
-    rules: tuple[RulePlan, ...]
-    sets: PrefixSets
-    tunnels: tuple[TunnelPlan, ...]
-    hub_workers: tuple[HubWorkerPlan, ...]
-    nat_interface: str | None
-    limits: FloodLimits
-    supervisor: Supervisor
-    watchdog: Watchdog
-    portal: Portal | None
-
-    @property
-    def workers(self) -> tuple[TunnelPlan, ...] | tuple[HubWorkerPlan, ...]:
-        """The workers of this host, in the order in which they are shown."""
-        return self.tunnels or self.hub_workers
-
-    def worker(self, name: str) -> TunnelPlan | HubWorkerPlan:
-        """The worker of this name. Raises UnknownName."""
-        for worker in self.workers:
-            if worker.name == name:
-                return worker
-        raise UnknownName(name, (worker.name for worker in self.workers))
-
-    @property
-    def timing(self) -> Timing:
-        """What every worker is told about liveness."""
-        return Timing(probe_interval=self.watchdog.probe_interval, peer_timeout=self.watchdog.peer_timeout)
-
-    def transport(self, worker: TunnelPlan | HubWorkerPlan) -> Transport:
-        """What one worker tells QUIC."""
-        supervisor = self.supervisor
-        return Transport(
-            inner_mtu=worker.mtu, key_update_packets=supervisor.key_update_packets, native=supervisor.native
-        )
-
-
-class UnknownName(LookupError):
-    """No worker, class, WAN or listener is called `word`; the text says what is near."""
-
-    def __init__(self, word: str, known: Iterable[str]) -> None:
-        super().__init__(f'no "{word}" here{nearest(word, known)}')
-        self.word = word
 
 
 def select(plan: HostPlan, word: str) -> tuple[str, ...]:
@@ -262,10 +96,11 @@ def _plan_site(config: SiteConfig) -> HostPlan:
                 name=wan.name,
                 interface=wan.interface,
                 suffix=suffix,
-                table=config.supervisor.table_base - 10 + suffix,
+                table=wan_table(config.supervisor.table_base, suffix, wan),
                 hub_addresses=addresses,
                 hub_port=port,
                 rate_mbit=wan.rate_mbit,
+                fallback=wan.fallback,
             )
         )
         names = tunnel_names(config, suffix, wan)
@@ -278,15 +113,13 @@ def _plan_site(config: SiteConfig) -> HostPlan:
         hub_name=config.hub.name,
         classes=tuple(classes.values()),
         wans=tuple(wans),
-        lans=tuple(
-            LanPlan(lan.name, lan.interface, lan.wan, _lan_tunnels(carried[lan.wan]), lan.traffic_class)
-            for lan in config.lan
-        ),
+        lans=tuple(_plan_lan(lan, carried[lan.wan]) for lan in config.lan),
         rules=plan_rules(config.rule, config.sets, classes),
         sets={name: tuple(map(str, entry.prefixes)) for name, entry in config.sets.items()},
         tunnels=tuple(tunnels),
         hub_workers=(),
         nat_interface=None,
+        nat_lans=False,
         limits=FloodLimits(),
         supervisor=config.supervisor,
         watchdog=config.watchdog,
@@ -334,6 +167,22 @@ def _plan_tunnel(
     )
 
 
+def _plan_lan(lan: Lan, carried: dict[str, TrafficClass | None]) -> LanPlan:
+    routers = {gateway.version: str(gateway) for gateway in lan.gateway}
+    return LanPlan(
+        name=lan.name,
+        interface=lan.interface,
+        wan=lan.wan,
+        tunnels=_lan_tunnels(carried),
+        traffic_class=lan.traffic_class,
+        vlan=lan.vlan,
+        parent=lan.parent,
+        addresses=tuple(map(str, lan.address)),
+        behind=tuple((str(prefix), routers.get(prefix.version)) for prefix in lan.prefixes),
+        masquerade=lan.masquerade,
+    )
+
+
 def _lan_tunnels(names: dict[str, TrafficClass | None]) -> dict[TrafficClass, str]:
     """A class that a WAN does not carry goes down to the next lower one that it does, never up: bulk must not
     get at the tunnel of critical. What is left out has no tunnel and is refused."""
@@ -366,6 +215,7 @@ def _plan_hub(config: HubConfig) -> HostPlan:
         tunnels=(),
         hub_workers=tuple(workers),
         nat_interface=config.nat.interface if config.nat else None,
+        nat_lans=config.nat.lans if config.nat else False,
         limits=config.limits,
         supervisor=config.supervisor,
         watchdog=config.watchdog,
@@ -425,7 +275,3 @@ def _kind(plans: dict[TrafficClass, ClassPlan], traffic_class: TrafficClass | No
 
 def _texts(addresses: Iterable[Address]) -> tuple[str, ...]:
     return tuple(str(address) for address in addresses)
-
-
-def _present(*addresses: str | None) -> tuple[str, ...]:
-    return tuple(address for address in addresses if address is not None)

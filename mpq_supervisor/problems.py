@@ -13,6 +13,7 @@ from mpq_worker.contract import TrafficClass
 _T = TypeVar("_T")
 RESERVED_WORDS = {"all", *(c.name.lower() for c in TrafficClass)}
 """What `ctl` takes for a group of workers; no WAN or listener may be called so."""
+KERNEL_TABLES = {253, 254, 255}  # default, main, local
 
 
 class Problems:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from mpq_supervisor import shaping
+from mpq_supervisor.desired import Desired
 from mpq_supervisor.netlink import Netlink
-from mpq_supervisor.network import Desired, Snapshot
+from mpq_supervisor.network import Snapshot
 from mpq_worker.errors import HostFault
 
 _P = ParamSpec("_P")
@@ -47,7 +48,10 @@ def reconcile(netlink: Netlink, want: Desired, there: Snapshot) -> tuple[str, ..
     addresses = frozenset(a for a in there.addresses if a.interface in tuns)
     for address in want.addresses - addresses:
         if address.interface in index:
-            attempt(address, netlink.add_address, address, index[address.interface])
+            attempt(address, netlink.add_address, address, index[address.interface], prefix_route=False)
+    for address in want.lan_addresses - frozenset(there.addresses):
+        if address.interface in index:
+            attempt(address, netlink.add_address, address, index[address.interface], prefix_route=True)
     for route in want.routes - routes:
         if route.interface in index:
             attempt(route, netlink.add_route, route, index[route.interface])
@@ -58,7 +62,7 @@ def reconcile(netlink: Netlink, want: Desired, there: Snapshot) -> tuple[str, ..
     for route in routes - want.routes:
         if route.key not in replaced:
             attempt(route, netlink.delete_route, route, index.get(route.interface or ""))
-    for address in addresses - want.addresses:
+    for address in (addresses | there.own_addresses) - want.addresses - want.lan_addresses:
         attempt(address, netlink.delete_address, address, index[address.interface])
 
     shaped = shaping.shaped(netlink)

@@ -37,6 +37,7 @@ def render(plan: HostPlan) -> str:
 def _site(plan: HostPlan) -> Iterator[str]:
     tuns = [tunnel.tun for tunnel in plan.tunnels]
     lans = [lan.interface for lan in plan.lans]
+    routed = [lan.interface for lan in plan.lans if not lan.masquerade]
     wans = [wan.interface for wan in plan.wans]
     by_class: dict[str, list[str]] = {}
     for tunnel in plan.tunnels:
@@ -77,6 +78,7 @@ def _site(plan: HostPlan) -> Iterator[str]:
     yield from _chain(
         "postrouting",
         "type nat hook postrouting priority srcnat; policy accept;",
+        *([f"iifname {_names(routed)} oifname {_names(tuns)} accept"] if routed else []),
         f"oifname {_names(tuns)} masquerade",
     )
 
@@ -137,12 +139,13 @@ def _hub(plan: HostPlan) -> Iterator[str]:
         for direction, end in (("iifname", "saddr"), ("oifname", "daddr"))
     ]
     yield from _forward(through, ((w.tun, w.mtu) for w in plan.hub_workers))
+    inside = "behind" if plan.nat_lans else "inner"
     if plan.nat_interface is not None:
         yield from _chain(
             "postrouting",
             "type nat hook postrouting priority srcnat; policy accept;",
             *(
-                f'oifname "{plan.nat_interface}" {family} saddr @inner{version} masquerade'
+                f'oifname "{plan.nat_interface}" {family} saddr @{inside}{version} masquerade'
                 for version, family in _FAMILY.items()
             ),
         )

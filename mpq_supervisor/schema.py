@@ -7,7 +7,7 @@ them in, `validate` checks what one field alone cannot show, `config.load` does 
 from __future__ import annotations
 
 from datetime import date
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Annotated, Literal
 
 import msgspec
@@ -17,6 +17,7 @@ from mpq_worker.contract import TrafficClass
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+InterfaceAddress = IPv4Interface | IPv6Interface
 InterfaceName = Annotated[str, "a name that Linux takes for an interface"]
 Name = Annotated[str, "a name of ours: WAN, LAN, listener"]
 TokenHash = Annotated[str, "sha256: and 64 hexadecimal digits"]
@@ -73,7 +74,7 @@ class Supervisor(_Section, frozen=True):
     control_group: str = "mpq"
     runtime_directory: str = "/run/mpq"
     state_directory: str = "/var/lib/mpq"
-    table_base: Annotated[int, Meta(ge=11, le=1_000_000)] = 110
+    table_base: Annotated[int, Meta(ge=11, le=65_000)] = 110
     mark_mask: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] = 0x00FF0000
     rule_priority: Annotated[int, Meta(ge=1, le=32_000)] = 10000
     source_port_base: Annotated[int, Meta(ge=1024, le=65_000)] = 46000
@@ -93,6 +94,8 @@ class Watchdog(_Section, frozen=True):
     backoff_initial: Seconds = 0.1
     backoff_max: Seconds = 30.0
     healthy_after: Seconds = 10.0
+    failover_after: Seconds = 1.0
+    failback_after: Seconds = 10.0
 
 
 class Token(_Section, frozen=True):
@@ -157,7 +160,8 @@ class Inner(_Section, frozen=True):
 
 class Wan(_Section, frozen=True):
     """One uplink. `suffix` (by default its place in the file, from 1) gives tunnels, ports and subnets their
-    numbers; keep it when another WAN is taken out of the file."""
+    numbers; keep it when another WAN is taken out of the file. `fallback` names the WANs whose tunnels of the same
+    class take over while one of this WAN is down, in this order."""
 
     name: Name
     interface: InterfaceName
@@ -166,15 +170,27 @@ class Wan(_Section, frozen=True):
     hub_address: tuple[Address, ...] = ()
     rate_mbit: Annotated[float, Meta(gt=0, le=100_000)] | None = None
     mtu: InnerMtu = 1400
+    table: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] | None = None
+    fallback: tuple[str, ...] = ()
 
 
 class Lan(_Section, frozen=True):
-    """An interface whose incoming traffic takes the tunnels of one WAN; with a class, that one's only."""
+    """An interface whose incoming traffic takes the tunnels of one WAN; with a class, that one's only.
+
+    With `vlan` and `parent` mpq makes the interface, with `address` it gives it addresses; `prefixes` are what is
+    behind the routers `gateway` there.
+    """
 
     name: Name
     interface: InterfaceName
     wan: str
     traffic_class: TrafficClass | None = msgspec.field(default=None, name="class")
+    vlan: Annotated[int, Meta(ge=1, le=4094)] | None = None
+    parent: InterfaceName | None = None
+    address: tuple[InterfaceAddress, ...] = ()
+    prefixes: tuple[Network, ...] = ()
+    gateway: tuple[Address, ...] = ()
+    masquerade: bool = True
 
 
 class NameSet(_Section, frozen=True):
@@ -254,9 +270,10 @@ class Site(_Section, frozen=True):
 
 
 class Nat(_Section, frozen=True):
-    """Inner addresses are masqueraded when they leave by this interface."""
+    """Inner addresses are masqueraded when they leave by this interface; with `lans` also those behind sites."""
 
     interface: InterfaceName
+    lans: bool = False
 
 
 class FloodLimits(_Section, frozen=True):

@@ -2,7 +2,7 @@
 
     root 6d70:  htb, what no filter takes goes to the class of default
       6d70:1    the whole rate
-        6d70:10 :20 :30   critical, default, bulk (network.shaper), each over a short queue of its own
+        6d70:10 :20 :30   critical, default, bulk (`shaper`), each over a short queue of its own
     filters     u32 on the DSCP of IPv4 and IPv6
 
 The structures are written by hand (linux/pkt_sched.h, linux/pkt_cls.h): few, fixed, and read back the same way.
@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 
 from mpq_supervisor.netlink import CREATE, EXCLUDE, Netlink, attribute, attributes
-from mpq_supervisor.network import SHAPER_HANDLE, Shaper, ShaperClass
+from mpq_supervisor.shaper import SHAPER_HANDLE, Shaper, ShaperClass
 
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
 _NEWCLASS, _GETCLASS = 40, 42

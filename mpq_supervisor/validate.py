@@ -10,13 +10,11 @@ import msgspec
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import Problem
-from mpq_supervisor.problems import Problems, each
+from mpq_supervisor.problems import KERNEL_TABLES, Problems, each
 from mpq_supervisor.schema import Config, Portal, SiteConfig, Supervisor, Watchdog
 from mpq_supervisor.validate_hub import check_hub
 from mpq_supervisor.validate_site import check_site
 from mpq_worker.contract import HEARTBEAT_INTERVAL
-
-_KERNEL_TABLES = {253, 254, 255}  # default, main, local
 
 
 def validate(config: Config) -> list[Problem]:
@@ -36,8 +34,8 @@ def validate(config: Config) -> list[Problem]:
 
 
 def _check_supervisor(supervisor: Supervisor, problems: Problems) -> None:
-    tables = range(supervisor.table_base - 10, supervisor.table_base + 27)  # LANs, nine WANs, 27 tunnels
-    clash = sorted(_KERNEL_TABLES & set(tables))
+    tables = arithmetic.own_tables(supervisor.table_base)
+    clash = sorted(KERNEL_TABLES & set(tables))
     if clash:
         problems.add(
             "supervisor.table_base",

@@ -9,8 +9,16 @@ from itertools import chain
 from mpq_supervisor import arithmetic
 from mpq_supervisor.classifier import CATCH_ALL, WITH_PORTS, rule_name
 from mpq_supervisor.decode import join, nearest
-from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each, is_host
-from mpq_supervisor.schema import Inner, Prefixes, SiteConfig
+from mpq_supervisor.problems import (
+    KERNEL_TABLES,
+    RESERVED_WORDS,
+    Problems,
+    check_inner,
+    check_interface_length,
+    each,
+    is_host,
+)
+from mpq_supervisor.schema import Inner, Lan, Prefixes, SiteConfig, Wan
 from mpq_worker.contract import TrafficClass
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
@@ -49,6 +57,7 @@ def _check_wans(config: SiteConfig, problems: Problems) -> None:
         problems.add("wan", "needs at least one WAN")
     problems.check_unique("WAN", "name", ((path, wan.name) for path, wan in wans))
     problems.check_unique("WAN", "interface", ((path, wan.interface) for path, wan in wans))
+    problems.check_unique("WAN", "table", ((path, wan.table) for path, wan in wans if wan.table is not None))
     suffixes = [
         (f"wan[{place}]", arithmetic.suffix_of(place, wan), wan)
         for place, wan in enumerate(config.wan)
@@ -59,10 +68,31 @@ def _check_wans(config: SiteConfig, problems: Problems) -> None:
         "WAN", "hub_port", ((path, arithmetic.hub_port(suffix, wan)) for path, suffix, wan in suffixes)
     )
     for path, suffix, wan in suffixes:
+        _check_table(config, path, wan, problems)
+        _check_fallback(path, wan, [entry.name for _, entry in wans], problems)
         if suffix > 9:
             problems.add(path, "is the tenth WAN; there is room for nine")
         if wan.name in RESERVED_WORDS:
             problems.add(f"{path}.name", f'"{wan.name}" means something else to `ctl`')
+
+
+def _check_table(config: SiteConfig, path: str, wan: Wan, problems: Problems) -> None:
+    own = arithmetic.own_tables(config.supervisor.table_base)
+    if wan.table in KERNEL_TABLES:
+        problems.add(f"{path}.table", f"{wan.table} is the kernel's")
+    elif wan.table in own:
+        text = f"{wan.table} is among {own[0]}-{own[-1]}, which follow from supervisor.table_base"
+        problems.add(f"{path}.table", text)
+
+
+def _check_fallback(path: str, wan: Wan, names: list[str], problems: Problems) -> None:
+    for index, name in enumerate(wan.fallback):
+        if name == wan.name:
+            problems.add(f"{path}.fallback[{index}]", "is this WAN itself")
+        elif name not in names:
+            problems.add(f"{path}.fallback[{index}]", f'no WAN "{name}"{nearest(name, names)}')
+        elif name in wan.fallback[:index]:
+            problems.add(f"{path}.fallback[{index}]", f"{name} is there twice")
 
 
 def _check_inner(config: SiteConfig, inner: Inner, problems: Problems) -> None:
@@ -124,6 +154,8 @@ def _check_lans(config: SiteConfig, problems: Problems) -> None:
     lans = list(each(config.lan, "lan"))
     problems.check_unique("LAN", "name", ((path, lan.name) for path, lan in lans))
     problems.check_unique("LAN", "interface", ((path, lan.interface) for path, lan in lans))
+    tags = ((path, f"{lan.parent} {lan.vlan}") for path, lan in lans if lan.vlan is not None)
+    problems.check_unique("LAN", "vlan", tags)
     wans = dict(each(config.wan, "wan"))
     names = [wan.name for wan in wans.values()]
     for path, lan in lans:
@@ -131,9 +163,32 @@ def _check_lans(config: SiteConfig, problems: Problems) -> None:
             problems.add(f"{path}.wan", f'no WAN "{lan.wan}"{nearest(lan.wan, names)}')
         if lan.traffic_class is not None:
             _check_class(config, f"{path}.class", lan.traffic_class, problems)
+        _check_link(path, lan, problems)
         for wan_path, wan in wans.items():
             if lan.interface == wan.interface:
                 problems.add(f"{path}.interface", f'"{lan.interface}" is the interface of {wan_path}')
+
+
+def _check_link(path: str, lan: Lan, problems: Problems) -> None:
+    """What mpq is to make of a LAN: interface, addresses, routes."""
+    if (lan.vlan is None) != (lan.parent is None):
+        problems.add(f"{path}.{'vlan' if lan.vlan is None else 'parent'}", "is missing, the other is there")
+    if lan.parent == lan.interface:
+        problems.add(f"{path}.parent", "is the interface itself")
+    for index, address in enumerate(lan.address):
+        if not is_host(address.ip) or address.ip.is_loopback:
+            problems.add(f"{path}.address[{index}]", f"{address.ip} is no address of a host")
+        elif address in lan.address[:index]:
+            problems.add(f"{path}.address[{index}]", f"{address} is there twice")
+    versions = {prefix.version for prefix in lan.prefixes}
+    for index, gateway in enumerate(lan.gateway):
+        if gateway.version not in versions:
+            problems.add(f"{path}.gateway[{index}]", f"nothing is behind {gateway}: no prefix of its IP version")
+        elif gateway.version in {other.version for other in lan.gateway[:index]}:
+            problems.add(f"{path}.gateway[{index}]", "is the second of its IP version")
+        elif lan.address and not any(gateway in address.network for address in lan.address):
+            problems.add(f"{path}.gateway[{index}]", f"{gateway} is in no subnet of {path}.address")
+    _check_prefixes(f"{path}.prefixes", lan.prefixes, problems)
 
 
 def _check_rules(config: SiteConfig, problems: Problems) -> None:

@@ -364,10 +364,10 @@ def test_closed_stop_leaves_what_refuses_lan_traffic(
     assert left["links"] == pristine["site"]["links"]
     assert left["tables"] == ["table inet mpq"]
     added = [rule for rule in left["rules"] if rule not in pristine["site"]["rules"]]
-    assert {rule.partition(":")[0] for rule in added} == {"10000", "10030", "10040"}
+    assert {rule.partition(":")[0] for rule in added} == {"10005", "10030", "10040"}
     routes = [route for route in left["routes"] if route not in pristine["site"]["routes"]]
     assert routes
-    assert all("table 100 " in route or route.startswith("unreachable default") for route in routes), routes
+    assert all("table 109 " in route or route.startswith("unreachable default") for route in routes), routes
     for report in pings.reports.values():
         assert report.window(refused).lost == report.window(refused).sent > 0
     assert (system.lab.leaks().site, system.lab.leaks().hub) == (0, 0)

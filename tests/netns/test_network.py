@@ -30,8 +30,8 @@ pytestmark = pytest.mark.root
 def test_up_makes_the_state_and_a_second_up_changes_nothing(site: Host) -> None:
     assert "default dev br2" in run("ip route show table 114")
     assert "unreachable default dev lo proto 109 metric 4294967295" in run("ip -6 route show table 114")
-    assert "default via 100.64.5.1 dev wan5" in run("ip route show table 102")
-    assert "from 100.64.5.2 lookup 102 proto 109" in run("ip rule")
+    assert "default via 100.64.5.1 dev wan5" in run("ip route show table 101")
+    assert "from 100.64.5.2 lookup 101 proto 109" in run("ip rule")
     assert "fwmark 0x50000/0xff0000 lookup 114" in run("ip -6 rule")
     shown = run("ip address show dev br2")
     assert "inet 10.200.11.5/32 scope global noprefixroute" in shown
@@ -212,7 +212,7 @@ def test_a_wan_that_changes_is_told_once_with_its_table_already_right(site: Host
         )
 
     assert watched(site, (renumber, lambda seen: bool(seen))) == ["wan5"]
-    assert "default via 100.64.55.1 dev wan5" in run("ip route show table 102")
+    assert "default via 100.64.55.1 dev wan5" in run("ip route show table 101")
     assert "100.64.5.2" not in run("ip rule")
     fd = site.rebind(tunnel(plan, "br2"), 1)
     assert fd is not None

@@ -11,8 +11,8 @@ from mpq_supervisor import shaping
 from mpq_supervisor.config import parse
 from mpq_supervisor.host import Host
 from mpq_supervisor.netlink import Netlink
-from mpq_supervisor.network import shaper
 from mpq_supervisor.plan import make_plan
+from mpq_supervisor.shaper import shaper
 from tests.netns.namespace import run
 from tests.netns.site import LOG, SITE, Net, received, udp_of, wait_for
 

@@ -80,6 +80,7 @@ class FakeNetwork:
         self.callback: Callable[[str], None] = lambda wan: None
         self.links: dict[str, LinkState] = {}
         self.rebinds = 0
+        self.down: frozenset[str] = frozenset()
         self.admits: dict[str, int] = {}
         self.forgotten: list[tuple[str, int]] = []
         self.plans = [plan]
@@ -115,6 +116,9 @@ class FakeNetwork:
 
     def sunk(self, worker: HubWorkerPlan) -> int:
         return 0
+
+    def divert(self, down: frozenset[str]) -> None:
+        self.down = down
 
     def classify(self, packet: Packet) -> tuple[Verdict, ...]:
         return (Verdict("lan1", "voice", "critical", "cr1"),) if packet.port == 5060 else ()

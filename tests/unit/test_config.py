@@ -108,6 +108,8 @@ _WAN6 = 'name = "wan6"\ninterface = "wan6"'
 
 _LAST_TWO = 'name = "quic"\nprotocol = "udp"\nports = [443]\n\n[[rule]]\nclass = "bulk"\nname = "iperf"'
 
+_LAN1 = 'interface = "lan1"'
+
 SITE_MISTAKES = [
     (('role = "site"', 'role = "sight"'), "role", 'must be "site" or "hub"'),
     (('role = "site"', 'rolle = "site"'), "role", 'is "rolle" meant?'),
@@ -135,6 +137,11 @@ SITE_MISTAKES = [
     ((_WAN6, _WAN6 + "\nhub_port = 45010"), "wan[2].hub_port", "taken: wan[0]"),
     ((_WAN6, _WAN6 + "\nhub_port = 65536"), "wan[2].hub_port", "<= 65535"),
     ((_WAN6, _WAN6 + "\nrate_mbit = 0"), "wan[2].rate_mbit", "> 0"),
+    ((_WAN6, _WAN6 + "\ntable = 254"), "wan[2].table", "254 is the kernel's"),
+    ((_WAN6, _WAN6 + "\ntable = 112"), "wan[2].table", "among 100-163, which follow from"),
+    ((_WAN6, _WAN6 + '\nfallback = ["wan7"]'), "wan[2].fallback[0]", 'no WAN "wan7"'),
+    ((_WAN6, _WAN6 + '\nfallback = ["wan6"]'), "wan[2].fallback[0]", "this WAN itself"),
+    ((_WAN6, _WAN6 + '\nfallback = ["wan4", "wan4"]'), "wan[2].fallback[1]", "twice"),
     ((_WAN6, _WAN6 + '\nhub_address = ["192.0.2.1", "192.0.2.1"]'), "wan[2].hub_address[1]", "twice"),
     (("[supervisor]", '[matrix]\nwan7 = ["bulk"]\n[supervisor]'), "matrix.wan7", 'no WAN "wan7" (did you'),
     (("[supervisor]", '[matrix]\nwan6 = ["bulk", "bulk"]\n[supervisor]'), "matrix.wan6[1]", "twice"),
@@ -165,6 +172,24 @@ SITE_MISTAKES = [
     (("[supervisor]", '[set."a b"]\nports = [1]\n[supervisor]'), 'set."a b"', "no name of a set"),
     (("[supervisor]", '[set.a]\nprefixes = ["@b"]\n[supervisor]'), "set.a.prefixes[0]", "does not appear"),
     (('interface = "lan1"', 'interface = "lan1"\nclass = "voice"'), "lan[0].class", "must be one of critical"),
+    ((_LAN1, _LAN1 + "\nvlan = 11"), "lan[0].parent", "is missing, the other is there"),
+    ((_LAN1, _LAN1 + '\nparent = "eth0"'), "lan[0].vlan", "is missing, the other is there"),
+    ((_LAN1, _LAN1 + '\nvlan = 11\nparent = "lan1"'), "lan[0].parent", "is the interface itself"),
+    ((_LAN1, _LAN1 + '\nvlan = 4095\nparent = "eth0"'), "lan[0].vlan", "<= 4094"),
+    ((_LAN1, _LAN1 + '\naddress = "172.16.1.1"'), "lan[0].address[0]", "needs the length of its prefix"),
+    ((_LAN1, _LAN1 + '\naddress = "224.0.0.1/24"'), "lan[0].address[0]", "no address of a host"),
+    ((_LAN1, _LAN1 + '\ngateway = "172.16.1.2"'), "lan[0].gateway[0]", "nothing is behind 172.16.1.2"),
+    (
+        (_LAN1, f'{_LAN1}\nprefixes = ["10.0.0.0/8"]\ngateway = ["10.9.9.9", "10.9.9.8"]'),
+        "lan[0].gateway[1]",
+        "second",
+    ),
+    ((_LAN1, f'{_LAN1}\nprefixes = ["0.0.0.0/0"]'), "lan[0].prefixes[0]", "is everything"),
+    (
+        (_LAN1, f'{_LAN1}\naddress = "10.0.0.1/30"\nprefixes = ["10.9.0.0/16"]\ngateway = "10.0.0.5"'),
+        "lan[0].gateway[0]",
+        "10.0.0.5 is in no subnet of lan[0].address",
+    ),
     (("[supervisor]", "[supervisor]\ntable_base = 240"), "supervisor.table_base", "253, which is the kernel's"),
     (("[supervisor]", "[supervisor]\ntable_base = 265"), "supervisor.table_base", "255, which is the kernel's"),
     (("[supervisor]", "[supervisor]\ntable_base = 10"), "supervisor.table_base", ">= 11"),
@@ -237,7 +262,7 @@ def test_revoked_site_leaves_its_number_to_another() -> None:
 
 
 def test_edges_that_are_good() -> None:
-    for base in (11, 226, 266):  # no table of 253, 254, 255 among base - 10 to base + 26
+    for base in (11, 199, 266):  # no table of 253, 254, 255 among base - 10 to base + 53
         assert problems_of(changed(SITE, ("[supervisor]", f"[supervisor]\ntable_base = {base}"))) == []
     for address in ('["0.0.0.0", "::"]', '["::", "0.0.0.0"]', '"192.0.2.1"'):
         assert problems_of(changed(HUB, (_MT5, f"{_MT5}\naddress = {address}"))) == []

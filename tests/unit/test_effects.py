@@ -48,6 +48,10 @@ def test_the_same_is_no_change() -> None:
 WANS = SITE[SITE.index("wan = ") : SITE.index("lan = ")]
 PORTAL = '[portal]\ntoken = [{ name = "a", role = "viewer", hash = "sha256:' + 64 * "0" + '" }]\n'
 CLASSES = '[[class]]\nname = "critical"\n[[class]]\nname = "bulk"\n[[class]]\nname = "default"\n'
+VLAN = SITE.replace(
+    'name = "lan1"',
+    'name = "lan1", vlan = 11, parent = "eth0", prefixes = ["192.168.0.0/16"], gateway = "172.16.1.2"',
+)
 EDITS = {
     "identity.name": (SITE, '/a/ca.crt"', '/a/ca.crt", name = "ship9"'),
     "class": (SITE + CLASSES, '[[class]]\nname = "bulk"\n', ""),
@@ -75,6 +79,8 @@ EDITS = {
     "watchdog.backoff_initial": (SITE, "", "[watchdog]\nbackoff_initial = 0.5"),
     "watchdog.backoff_max": (SITE, "", "[watchdog]\nbackoff_max = 60.0"),
     "watchdog.healthy_after": (SITE, "", "[watchdog]\nhealthy_after = 60.0"),
+    "watchdog.failover_after": (SITE, "", "[watchdog]\nfailover_after = 2.0"),
+    "watchdog.failback_after": (SITE, "", "[watchdog]\nfailback_after = 60.0"),
     "portal": (SITE, "", PORTAL),
     "portal.port": (SITE + PORTAL, "[portal]", "[portal]\nport = 9999"),
     "portal.history_mb": (SITE + PORTAL, "[portal]", "[portal]\nhistory_mb = 99"),
@@ -94,11 +100,19 @@ EDITS = {
     "wan.hub_address": (SITE, 'interface = "wan5"', 'interface = "wan5", hub_address = "198.51.100.9"'),
     "wan.rate_mbit": (SITE, "18.0", "20.0"),
     "wan.mtu": (SITE, 'interface = "wan5"', 'interface = "wan5", mtu = 1300'),
+    "wan.table": (SITE, 'interface = "wan5"', 'interface = "wan5", table = 77'),
+    "wan.fallback": (SITE, 'interface = "wan5"', 'interface = "wan5", fallback = ["wan4"]'),
     "matrix": (SITE, "", '[matrix]\nwan5 = ["bulk"]'),
     "lan": (SITE, 'name = "lan1"', 'name = "lan2"'),
     "lan.interface": (SITE, 'interface = "lan1"', 'interface = "lan2"'),
     "lan.class": (SITE, 'name = "lan1"', 'name = "lan1", class = "bulk"'),
     "lan.wan": (SITE, 'wan = "wan4" }]', 'wan = "wan5" }]'),
+    "lan.vlan": (VLAN, "vlan = 11", "vlan = 12"),
+    "lan.parent": (VLAN, 'parent = "eth0"', 'parent = "eth1"'),
+    "lan.address": (SITE, 'name = "lan1"', 'name = "lan1", address = "172.16.1.1/24"'),
+    "lan.prefixes": (SITE, 'name = "lan1"', 'name = "lan1", prefixes = ["192.168.0.0/16"]'),
+    "lan.gateway": (VLAN, 'gateway = "172.16.1.2"', 'gateway = "172.16.1.3"'),
+    "lan.masquerade": (SITE, 'name = "lan1"', 'name = "lan1", masquerade = false'),
     "rule": (SITE, "", '[[rule]]\nclass = "bulk"'),
     "set": (SITE, "", "[set.voice]\nports = [5060]"),
     "listener.port": (HUB, "45010", "45011"),
@@ -113,6 +127,7 @@ EDITS = {
     "site.lan": (HUB, "172.16.2.0", "172.16.3.0"),
     "site.revoked": (HUB, "number = 0", "number = 0\nrevoked = true"),
     "nat": (HUB, 'nat = { interface = "srv" }\n', ""),
+    "nat.lans": (HUB, 'interface = "srv"', 'interface = "srv", lans = true'),
     "nat.interface": (HUB, '"srv"', '"ens3"'),
     "limits.connections": (HUB, "", "[limits]\nconnections = 10"),
     "limits.handshakes": (HUB, "", "[limits]\nhandshakes = 32"),

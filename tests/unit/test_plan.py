@@ -54,9 +54,9 @@ def test_nine_tunnels_to_the_letter() -> None:
     assert {t.mtu for t in plan.tunnels} == {1400}
     assert {t.hub_addresses for t in plan.tunnels} == {("198.51.100.2",)}
     assert [(w.name, w.interface, w.table, w.rate_mbit) for w in plan.wans] == [
-        ("wan4", "wan4", 101, None),
-        ("wan5", "wan5", 102, None),
-        ("wan6", "wan6", 103, None),
+        ("wan4", "wan4", 100, None),
+        ("wan5", "wan5", 101, None),
+        ("wan6", "wan6", 102, None),
     ]
     assert plan.lans[1].tunnels == {CRITICAL: "cr2", DEFAULT: "df2", BULK: "br2"}
 

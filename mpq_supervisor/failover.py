@@ -1,0 +1,30 @@
+"""Which tunnels carry nothing, for so long that others shall carry their traffic. Pure.
+
+A tunnel that has not been UP for `after` seconds counts as down, and only after `back` seconds of being UP without a
+break as up again: neither a restart nor a flapping link moves anybody's traffic to and fro.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class Failover:
+    """Times in seconds; whoever has never been seen counts as up."""
+
+    def __init__(self, after: float, back: float) -> None:
+        self.after = after
+        self.back = back
+        self._down: set[str] = set()
+        self._doubts: dict[str, float] = {}  # since when a tunnel has not been what it counts as
+
+    def step(self, up: Mapping[str, bool], now: float) -> frozenset[str]:
+        """The tunnels that count as down, of those named in `up`."""
+        self._down &= up.keys()
+        self._doubts = {
+            name: self._doubts.get(name, now) for name, is_up in up.items() if is_up is (name in self._down)
+        }
+        for name, since in self._doubts.items():
+            if now - since >= (self.back if name in self._down else self.after):
+                self._down ^= {name}
+        return frozenset(self._down)

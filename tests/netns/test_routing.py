@@ -1,0 +1,276 @@
+"""Which way a packet leaves, by a real kernel's tables: WANs, LANs, and tunnels that are down."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from contextlib import closing
+
+import pytest
+
+from mpq_supervisor.config import parse
+from mpq_supervisor.host import Host
+from mpq_supervisor.plan import HostPlan, make_plan
+from tests.netns.namespace import Namespace, run
+from tests.netns.site import (
+    SERVER,
+    SITE,
+    TUNS,
+    Capture,
+    Net,
+    hosted,
+    lan_socket,
+    provoke,
+    read_packet,
+    readable,
+    received,
+    tun_fd,
+    tunnel,
+    udp_packet,
+    wait_for,
+    write_packet,
+)
+
+pytestmark = pytest.mark.root
+
+DISH = "192.168.100.1"
+FALLBACK = SITE.replace('interface = "wan4" }', 'interface = "wan4", fallback = ["wan5"] }', 1)
+NO_LANS = SITE[: SITE.index("lan =")]
+
+
+# ---------------------------------------------------------------- WANs
+
+
+@pytest.mark.parametrize("choose", ["interface", "address"])
+def test_every_dish_is_reached_by_its_own_wan(net: Net, site: Host, choose: str) -> None:
+    """All have the same address. The two WANs' namespaces are one here, so the dishes differ by what hears them."""
+    for k in (4, 5):
+        with (
+            net.internet.entered(),
+            socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as heard,
+            net.site.entered(),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        ):
+            heard.bind((f"r{k}", 0x0800))
+            heard.settimeout(1)
+            if choose == "interface":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, f"wan{k}".encode())
+            else:
+                sock.bind((f"100.64.{k}.2", 0))
+            sock.sendto(b"status?", (DISH, 80))
+            packet = heard.recv(100)
+        assert socket.inet_ntoa(packet[12:16]) == f"100.64.{k}.2"
+        assert socket.inet_ntoa(packet[16:20]) == DISH
+
+
+def test_a_wan_without_a_default_route_sends_nothing_by_another(net: Net, site: Host) -> None:
+    run("ip route del default dev wan4")
+    site.up()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("100.64.4.2", 0))
+        with pytest.raises(OSError, match=os.strerror(errno.EHOSTUNREACH)):
+            sock.sendto(b"x", (SERVER, 9))
+        sock.sendto(b"x", ("100.64.4.1", 9))
+    run("ip -6 route get fe80::1 oif wan4 from 2001:db8:4::2")
+
+
+def test_two_wans_with_the_same_address_and_gateway(net: Net) -> None:
+    """As two routers of one make have it."""
+    with net.site.entered():
+        for k in (4, 5):
+            run(
+                f"ip address flush dev wan{k} scope global",
+                f"ip address add 192.168.1.9/24 dev wan{k} metric {k}",
+                f"ip route add default via 192.168.1.1 dev wan{k} metric {k}",
+            )
+    plan = make_plan(parse(SITE))
+    with (
+        net.internet.entered(),
+        socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0806)) as heard,
+        net.site.entered(),
+        hosted(plan) as host,
+    ):
+        for k, name in ((4, "cr1"), (5, "cr2")):
+            heard.bind((f"r{k}", 0x0806))
+            fds = host.tunnel_fds(tunnel(plan, name), 0)
+            assert fds is not None
+            os.write(fds[1], b"x")  # the gateway is not there: it is asked for, on the WAN of the socket
+            heard.settimeout(1)
+            assert socket.inet_ntoa(heard.recv(100)[24:28]) == "192.168.1.1"
+
+
+# ---------------------------------------------------------------- a tunnel that is down
+
+
+def test_traffic_of_a_tunnel_that_is_down_takes_the_next_and_stays_where_it_is_answered(net: Net) -> None:
+    plan = make_plan(parse(FALLBACK))
+    with net.site.entered(), hosted(plan) as host, lan_socket(net, "172.16.1.9") as sock:
+        fds = {name: tun_fd(host, plan, name) for name in TUNS}
+
+        def way(port: int = 5060) -> tuple[str, bytes]:
+            for _ in range(2):  # the kernel drops the one packet that shows it that the way has changed
+                sock.sendto(b"x", (SERVER, port))
+                name, packet = read_packet(fds, timeout=0.1)
+                if name:
+                    return name, packet
+            return "", b""
+
+        assert way()[0] == "cr1"
+        host.divert(frozenset({"cr1"}))
+        name, packet = way()
+        assert name == "cr2"
+        assert socket.inet_ntoa(packet[12:16]) == tunnel(plan, "cr2").inner4
+        assert way(9)[0] == "br1", "the other classes have not moved"
+        port = struct.unpack_from(">H", packet, 20)[0]
+        write_packet(fds["cr2"], udp_packet(SERVER, tunnel(plan, "cr2").inner4 or "", 5060, port))
+        assert wait_for(lambda: readable(sock))
+        host.divert(frozenset())
+        assert way()[0] == "cr2", "answered there, it stays"
+        with lan_socket(net, "172.16.1.9") as other:
+            other.sendto(b"x", (SERVER, 5060))
+            assert read_packet(fds)[0] == "cr1", "what begins now does not"
+
+
+def test_with_all_tunnels_down_nothing_leaves_in_clear_and_all_is_counted(net: Net, capture: Capture) -> None:
+    plan = make_plan(parse(FALLBACK))
+    with net.site.entered(), hosted(plan) as host:
+        host.divert(frozenset(TUNS))
+        before = host.changes
+        host.divert(frozenset(TUNS))
+        assert host.changes == before
+        capture.clear_packets()
+        with lan_socket(net, "172.16.1.9") as sock:
+            sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+            sock.connect((SERVER, 5060))
+            sock.send(b"x")
+            assert wait_for(lambda: sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EHOSTUNREACH)
+        provoke(net)
+        assert capture.clear_packets() == []
+        counters = host.counters()
+        assert counters["refused_critical"] >= 13  # two kinds of critical, three destinations, two LANs, and ours
+        assert counters["refused_bulk"] >= 6
+        assert counters["refused_default"] >= 2
+
+
+# ---------------------------------------------------------------- LANs
+
+
+def test_plain_tunnels_join_a_lan_and_a_wan_each(net: Net) -> None:
+    """LAN N by WAN N, with a transit network of four addresses; behind it another router."""
+    plan = make_plan(parse(SITE.replace("lan = [", "matrix = { wan4 = [], wan5 = [] }\nlan = [")))
+    for n in (1, 2):
+        with net.site.entered():
+            run(f"ip address flush dev lan{n}", f"ip address add 172.16.{n}.1/30 dev lan{n}")
+            run(f"ip route add 192.168.{n}.0/24 via 172.16.{n}.2")
+        with net.lan.entered():
+            run(f"ip address flush dev lan{n}", f"ip address add 172.16.{n}.2/30 dev lan{n}")
+            run(f"ip address add 192.168.{n}.9/24 dev lo")
+            run(*(f"ip rule add from {source} lookup {n}" for source in (f"192.168.{n}.9", f"172.16.{n}.2")))
+            run(f"ip route replace default via 172.16.{n}.1 table {n}")
+    with net.site.entered(), hosted(plan) as host:
+        fds = {name: tun_fd(host, plan, name) for name in ("mpq4", "mpq5")}
+        for n, name in ((1, "mpq4"), (2, "mpq5")):
+            for source in (f"172.16.{n}.2", f"192.168.{n}.9"):
+                with lan_socket(net, source) as sock:
+                    sock.sendto(b"x", (SERVER, 5060))
+                    assert read_packet(fds)[0] == name
+
+
+def test_addresses_and_prefixes_of_a_lan_are_made_and_taken_away(net: Net) -> None:
+    lan = 'lan = [{ name = "lan1", interface = "lan1", wan = "wan4", address = ["172.16.7.1/30", "fd00:7::1/64"], '
+    plan = make_plan(parse(f'{NO_LANS}{lan}prefixes = ["192.168.7.0/24"], gateway = "172.16.7.2" }}]'))
+    with net.site.entered():
+        before = run("ip address show dev lan1")
+        with hosted(plan) as host:
+            shown = run("ip address show dev lan1")
+            assert "inet 172.16.7.1/30" in shown
+            assert "inet6 fd00:7::1/64" in shown
+            assert "via 172.16.7.2 dev lan1" in run("ip route get 192.168.7.9 from 10.200.10.1")
+            assert "dev lan1" in run("ip route get 172.16.7.2 from 10.200.10.1"), (
+                "the transit network is a LAN's, too"
+            )
+            changes = host.changes
+            host.up()
+            assert host.changes == changes
+            host.down("closed")
+            assert "inet 172.16.7.1/30" in run("ip address show dev lan1")
+        with hosted(plan):
+            pass
+        assert [line for line in run("ip address show dev lan1").splitlines() if "inet" in line] == [
+            line for line in before.splitlines() if "inet" in line
+        ]
+
+
+def test_a_lan_that_is_not_masqueraded_keeps_its_addresses(net: Net) -> None:
+    plan = make_plan(parse(SITE.replace('wan = "wan5" }]', 'wan = "wan5", masquerade = false }]')))
+    with net.site.entered(), hosted(plan) as host:
+        fds = {name: tun_fd(host, plan, name) for name in TUNS}
+        for n, source in ((1, tunnel(plan, "cr1").inner4), (2, "172.16.2.9")):
+            with lan_socket(net, f"172.16.{n}.9") as sock:
+                sock.sendto(b"x", (SERVER, 5060))
+                assert socket.inet_ntoa(read_packet(fds)[1][12:16]) == source
+
+
+def test_answers_go_back_by_the_interface_of_the_class(net: Net) -> None:
+    """The same prefix is behind two interfaces; the main table knows one way only."""
+    text = "".join(
+        f'[[lan]]\nname = "{name}"\ninterface = "lan.{n}"\nwan = "wan4"\nclass = "{name}"\n'
+        f'address = "172.16.{n}.1/30"\nprefixes = ["192.168.1.0/24"]\ngateway = "172.16.{n}.2"\n'
+        for n, name in ((11, "critical"), (12, "bulk"))
+    )
+    plan = make_plan(parse(NO_LANS + text))
+    with closing(Namespace()) as router:
+        with net.site.entered():
+            for n in (11, 12):
+                run(f"ip link add lan.{n} type veth peer name r{n} netns {router.path}", f"ip link set lan.{n} up")
+        with router.entered():
+            run("ip address add 192.168.1.9/24 dev lo", "sysctl -qw net.ipv4.conf.all.rp_filter=0")
+            for n in (11, 12):
+                run(f"ip address add 172.16.{n}.2/30 dev r{n}", f"ip link set r{n} up")
+        with net.site.entered(), hosted(plan) as host:
+            fds = {name: tun_fd(host, plan, name) for name in ("br1", "cr1")}
+            for n, name in ((12, "br1"), (11, "cr1")):
+                with (
+                    router.entered(),
+                    socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as heard,
+                    socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+                ):
+                    heard.bind((f"r{n}", 0x0800))
+                    heard.setblocking(False)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind(("192.168.1.9", 4000))
+                    run(f"ip route replace default via 172.16.{n}.1")
+                    sock.sendto(b"x", (SERVER, 7))
+                    assert read_packet(fds)[0] == name
+                    write_packet(fds[name], udp_packet(SERVER, tunnel(plan, name).inner4 or "", 7, 4000))
+                    assert wait_for(lambda: SERVER in _senders(heard))
+
+
+def _senders(sock: socket.socket) -> list[str]:
+    return [socket.inet_ntoa(packet[12:16]) for packet in received(sock)]
+
+
+def test_routed_prefixes_of_sites_are_masqueraded_where_the_hub_is_told_to(net: Net, plan: HostPlan) -> None:
+    """Both modes of `[nat]` in the rules of a real kernel; what they do is in test_ruleset."""
+    hub = """
+role = "hub"
+identity = { certificate = "/a/hub.crt", key = "/a/hub.key", ca = "/a/ca.crt" }
+listener = [{ name = "mt4", port = 45010, ipv4 = "10.200.10.0/24" }]
+site = [{ name = "ship1", number = 0, lan = [{ prefix = "172.16.1.0/24", class = "bulk" }] }]
+nat = { interface = "srv", lans = true }
+"""
+    with closing(Namespace()) as namespace, namespace.entered(), closing(Namespace()) as server:
+        run(f"ip link add srv type veth peer name eth0 netns {server.path}")
+        run("ip address add 203.0.113.1/24 dev srv", "ip link set srv up")
+        with server.entered():
+            run(f"ip address add {SERVER}/24 dev eth0", "ip link set eth0 up")
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.bind((SERVER, 7))
+        hub_plan = make_plan(parse(hub))
+        with sock, hosted(hub_plan) as host:
+            fd = host.hub_fds(next(w for w in hub_plan.hub_workers if w.tun == "mt4b"), 0)[0]
+            write_packet(fd, udp_packet("172.16.1.9", SERVER, 1000, 7))
+            sock.settimeout(1)
+            assert sock.recvfrom(100)[1][0] == "203.0.113.1"

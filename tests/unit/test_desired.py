@@ -1,0 +1,195 @@
+"""Desired state from a plan and what is there: `desired`."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from mpq_supervisor.config import parse
+from mpq_supervisor.desired import Desired, closed, desired
+from mpq_supervisor.network import BACKSTOP_METRIC, MAIN_TABLE, Address, Route, Rule, Snapshot, TunLink
+from mpq_supervisor.plan import HostPlan, make_plan
+from tests.unit.test_network import HUB, SITE, THERE
+
+
+@pytest.fixture
+def site() -> HostPlan:
+    return make_plan(parse(SITE))
+
+
+@pytest.fixture
+def hub() -> HostPlan:
+    return make_plan(parse(HUB))
+
+
+def rules_of(want: Desired, version: int = 4) -> list[Rule]:
+    return sorted((r for r in want.rules if r.version == version), key=lambda r: r.priority)
+
+
+def test_site_rules_in_their_order(site: HostPlan) -> None:
+    rules = rules_of(desired(site, THERE))
+    assert rules[0] == Rule(4, 10005, table=109)
+    assert rules[1:3] == [
+        Rule(4, 10008, table=100, output="wan4"),
+        Rule(4, 10010, table=100, source="100.64.4.2"),
+    ], "by the interface first: two WANs may have the same address"
+    assert Rule(4, 10020, table=110, source="10.200.10.1") in rules
+    assert Rule(4, 10020, table=110, output="cr1") in rules
+    assert Rule(4, 10030, table=110, mark=0x10000, mask=0xFF0000) in rules
+    assert rules[-1] == Rule(4, 10040, input="lan1"), "what has no mark is refused, not sent by the main table"
+
+
+def test_site_tables(site: HostPlan) -> None:
+    routes = desired(site, THERE).routes
+    assert {r for r in routes if r.table == 110 and r.version == 4} == {
+        Route(110, "0.0.0.0/0", "cr1"),
+        Route(110, "10.200.10.254/32", "cr1"),
+        Route(110, "0.0.0.0/0", metric=BACKSTOP_METRIC),
+    }
+    assert {r for r in routes if r.table == 100} == {
+        Route(100, "100.64.4.0/24", "wan4", metric=0, source="100.64.4.2"),
+        Route(100, "0.0.0.0/0", "wan4", "100.64.4.1", metric=100),
+        Route(100, "0.0.0.0/0", metric=BACKSTOP_METRIC),
+    }, "a WAN without a default route refuses what is from its address"
+    assert {r for r in routes if r.table == 109} == {
+        Route(109, "172.16.1.0/24", "lan1", metric=0, source="172.16.1.1")
+    }, "a LAN's default route is not how to get to the LAN"
+
+
+def test_site_tuns(site: HostPlan) -> None:
+    want = desired(site, THERE)
+    assert TunLink("br2", 1400, 200) in want.links
+    assert {a for a in want.addresses if a.interface == "br2"} == {
+        Address("br2", "10.200.11.5", 32),
+        Address("br2", "fd6d:7071:0:1::5", 128),
+    }
+
+
+def test_closed_keeps_what_refuses_and_nothing_else(site: HostPlan) -> None:
+    want, left = desired(site, THERE), closed(site, THERE)
+    assert left.rules < want.rules
+    assert left.routes < want.routes
+    assert {r.priority for r in left.rules} == {10005, 10030, 10040}
+    assert {r.interface for r in left.routes} == {None, "lan1"}
+    assert (left.links, left.addresses, left.shapers) == (frozenset(), frozenset(), frozenset())
+
+
+def test_every_mark_leads_to_a_table_with_a_backstop_in_both_families(site: HostPlan) -> None:
+    left = closed(site, THERE)
+    for version, everything in ((4, "0.0.0.0/0"), (6, "::/0")):
+        marked = {r.table for r in left.rules if r.mark is not None and r.version == version}
+        assert len(marked) == 6
+        backstops = {r.table for r in left.routes if r.destination == everything and r.interface is None}
+        assert marked == backstops
+
+
+def test_without_ipv6_in_the_kernel_there_is_none_in_the_rules(site: HostPlan) -> None:
+    want = closed(site, msgspec.structs.replace(THERE, ipv6=False))
+    assert not rules_of(want, 6)
+    assert all(r.version == 4 for r in want.routes)
+
+
+def test_of_two_routes_that_replace_each_other_the_first_is_copied(site: HostPlan) -> None:
+    twice = Route(MAIN_TABLE, "0.0.0.0/0", "wan4", "100.64.4.99", metric=100)
+    there = msgspec.structs.replace(THERE, routes=(*THERE.routes, twice))
+    assert desired(site, there).routes == desired(site, THERE).routes
+
+
+def test_hub_routes_its_sites_to_the_tun_of_the_class(hub: HostPlan) -> None:
+    routes = desired(hub, Snapshot()).routes
+    assert Route(MAIN_TABLE, "10.200.10.1/32", "mt4c") in routes
+    assert Route(MAIN_TABLE, "fd6d:7071::5/128", "mt4b") in routes
+    assert Route(MAIN_TABLE, "172.16.2.0/24", "mt4d") in routes
+    assert closed(hub, Snapshot()).routes == {
+        Route(MAIN_TABLE, prefix, metric=BACKSTOP_METRIC)
+        for prefix in ("10.200.10.0/24", "fd6d:7071::/64", "172.16.2.0/24")
+    }
+    assert Address("mt4c", "10.200.10.254", 32) in desired(hub, Snapshot()).addresses
+
+
+def test_a_wan_has_its_link_local_neighbours_in_its_own_table(site: HostPlan) -> None:
+    there = msgspec.structs.replace(THERE, addresses=(*THERE.addresses, Address("wan5", "2001:db8:5::2", 64)))
+    want = desired(site, there)
+    assert {r for r in want.routes if r.table == 101} == {
+        Route(101, "::/0", metric=BACKSTOP_METRIC),
+        Route(101, "fe80::/64", "wan5"),
+    }
+    assert Rule(6, 10008, table=101, output="wan5") in want.rules
+
+
+FALLBACK = SITE.replace('interface = "wan5" }', 'interface = "wan5", fallback = ["wan4"] }')
+
+
+@pytest.mark.parametrize(
+    ("down", "ways"),
+    [
+        ((), {"cr1": "cr1", "cr2": "cr2", "br2": "br2"}),
+        (("cr2",), {"cr1": "cr1", "cr2": "cr1", "br2": "br2"}),
+        (("cr1", "br2"), {"cr1": None, "cr2": "cr2", "br2": "br1"}),
+        (("cr1", "cr2"), {"cr1": None, "cr2": None, "br2": "br2"}),
+    ],
+)
+def test_the_traffic_of_a_tunnel_that_is_down_takes_the_next_of_its_class(
+    down: tuple[str, ...], ways: dict[str, str | None]
+) -> None:
+    plan = make_plan(parse(FALLBACK))
+    routes = desired(plan, THERE, down).routes
+    for name, way in ways.items():
+        (table,) = (t.table for t in plan.tunnels if t.name == name)
+        found = {r.interface for r in routes if r.table == table and r.destination == "0.0.0.0/0"}
+        assert found == {None, way}, "over the backstop"
+    assert Route(110, "10.200.10.254/32", "cr1") in routes, "what belongs to the tunnel itself stays"
+
+
+VLANS = """
+[[lan]]
+name = "lan1"
+interface = "lan1"
+wan = "wan4"
+[[lan]]
+name = "voice"
+interface = "enp6s20.11"
+parent = "enp6s20"
+vlan = 11
+wan = "wan4"
+class = "critical"
+address = ["172.16.11.1/30", "fd00:11::1/64"]
+prefixes = ["192.168.1.0/24", "fd00:1::/64", "10.9.0.0/16"]
+gateway = ["172.16.11.2", "fd00:11::2"]
+[[lan]]
+name = "data"
+interface = "enp6s20.12"
+wan = "wan4"
+class = "bulk"
+address = "172.16.12.1/30"
+prefixes = ["192.168.1.0/24"]
+gateway = "172.16.12.2"
+"""
+
+
+def test_a_lan_of_one_class_is_reached_back_from_its_tunnel_alone() -> None:
+    plan = make_plan(parse(SITE[: SITE.index("lan =")] + VLANS))
+    want, left = desired(plan, THERE), closed(plan, THERE)
+    assert {r for r in want.routes if r.table in (137, 138)} == {
+        Route(137, "172.16.11.0/30", "enp6s20.11", metric=0, source="172.16.11.1"),
+        Route(137, "fd00:11::/64", "enp6s20.11", metric=256),
+        Route(138, "172.16.12.0/30", "enp6s20.12", metric=0, source="172.16.12.1"),
+        Route(137, "192.168.1.0/24", "enp6s20.11", "172.16.11.2"),
+        Route(137, "10.9.0.0/16", "enp6s20.11", "172.16.11.2"),
+        Route(137, "fd00:1::/64", "enp6s20.11", "fd00:11::2"),
+        Route(138, "192.168.1.0/24", "enp6s20.12", "172.16.12.2"),
+    }
+    assert Route(109, "192.168.1.0/24", "enp6s20.11", "172.16.11.2") in want.routes, "of several the first is for all"
+    assert {r for r in rules_of(want) if r.priority == 10000} == {
+        Rule(4, 10000, table=137, input="cr1"),
+        Rule(4, 10000, table=138, input="br1"),
+    }
+    assert (
+        want.lan_addresses
+        == left.lan_addresses
+        == {
+            Address("enp6s20.11", "172.16.11.1", 30),
+            Address("enp6s20.11", "fd00:11::1", 64),
+            Address("enp6s20.12", "172.16.12.1", 30),
+        }
+    )

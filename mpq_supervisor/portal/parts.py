@@ -10,7 +10,7 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotFoundException
 
-from mpq_supervisor.events import Kind
+from mpq_supervisor.events import Kind, Marks
 from mpq_supervisor.portal.auth import Gate, Identity
 from mpq_supervisor.portal.bell import Bell
 from mpq_supervisor.portal.exposition import Exposition
@@ -54,7 +54,7 @@ class Parts:
         if tunnel is not None:
             about = (tunnel.status.name, tunnel.status.wan, tunnel.status.traffic_class)
         self.journal.add(Event(time.time(), Kind.AUDIT, logging.INFO, text, *about, reason=who.name))
-        log.info("audit: %s", text)
+        log.info("audit: %s", text, extra={"marks": Marks(Kind.AUDIT, *about, reason=who.name)})
         self.bell.ring()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from mpq_supervisor.events import Kind
+from mpq_supervisor.events import Kind, Marks
 from mpq_supervisor.files import write_atomically
 from mpq_supervisor.portal.alarms import Alarm, Alarms, Change, Memory
 from mpq_supervisor.portal.history.query import History, day_of
@@ -74,7 +74,7 @@ class Watch:
         level = _LEVELS[alarm.severity] if change.raised else logging.INFO
         about = (alarm.tunnel, alarm.wan, alarm.traffic_class)
         self._journal.add(Event(wall, Kind.ALARM, level, text, *about, reason=alarm.rule))
-        log.log(level, "%s", text)
+        log.log(level, "%s", text, extra={"marks": Marks(Kind.ALARM, *about, reason=alarm.rule)})
         if self.webhook is not None and not self.alarms.silenced(alarm, wall):
             self.webhook.put(self._host, wall, change.raised, alarm)
 

@@ -89,6 +89,7 @@ class Feed(logging.Handler):
             workers=tuple(worker.name for worker in host.workers),
             sites=host.sites,
             lost=self.lost,
+            guarded=host.guarded,
         )
 
     def _send(self, message: msgspec.Struct) -> bool:

@@ -52,6 +52,8 @@ class FleetNetwork(Network, Protocol):
 
     def sunk(self, worker: HubWorkerPlan) -> int: ...
 
+    def guarded(self) -> dict[str, int]: ...
+
     def divert(self, down: frozenset[str]) -> None: ...
 
 
@@ -196,6 +198,7 @@ class Fleet:
             zygote_losses=self._zygote.losses,
             workers=tuple(worker_status(worker, now, self._sunk(worker)) for worker in self.workers.values()),
             sites=configured_sites(plan),
+            guarded=self._network.guarded(),
         )
 
     def _sunk(self, worker: Worker) -> int:

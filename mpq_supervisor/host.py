@@ -9,6 +9,7 @@ Every method is quick (some 10 ms at most, for nft) and may be called inside the
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -21,6 +22,7 @@ from mpq_supervisor.classifier import Packet
 from mpq_supervisor.classify import Verdict, verdicts
 from mpq_supervisor.damping import Damper
 from mpq_supervisor.desired import Desired, closed, desired
+from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.monitor import Monitor
 from mpq_supervisor.netlink import Netlink
 from mpq_supervisor.network import LinkState, link_state
@@ -33,6 +35,8 @@ from mpq_supervisor.vlan import make_vlans, remove_vlans
 from mpq_worker.contract import SINK_SLOT, SLOTS
 from mpq_worker.errors import HostFault
 
+GUARD_INTERVAL = 5.0
+"""Seconds for which the counters of `guard` are good: to read them takes a process."""
 _Port = tuple[str, int]
 """Address and port that a group of sockets is bound to."""
 
@@ -57,6 +61,8 @@ class Host:
         self._down: frozenset[str] = frozenset()
         self._damper = Damper()
         self._refused: tuple[str, ...] = ()
+        self._guarded: dict[str, int] = {}
+        self._guarded_at = -GUARD_INTERVAL
         self.links: dict[str, LinkState] = {}
 
     @property
@@ -177,6 +183,20 @@ class Host:
         group = self._groups.get(_port(worker))
         return group.drops(SINK_SLOT) if group is not None else 0
 
+    def guarded(self) -> dict[str, int]:
+        """Packets of strangers that a hub's `guard` has dropped, by its counters; none when they cannot be read."""
+        if self._plan.role != "hub":
+            return {}
+        now = time.monotonic()
+        if now >= self._guarded_at + GUARD_INTERVAL:
+            self._guarded_at = now
+            try:
+                self._guarded = self._guard.counters()
+            except HostFault as fault:  # somebody removed the table; it is put back, and counts from nought
+                self._guarded = {}
+                self._log.debug("network: %s", fault)
+        return self._guarded
+
     def classify(self, packet: Packet) -> tuple[Verdict, ...]:
         """Where the first packet of such a flow would go, for each LAN that it may come from."""
         return verdicts(self._plan, self._netlink.snapshot().routes, packet)
@@ -286,11 +306,19 @@ class Host:
             return
         told, self._told = self._told, self.links
         for name, state in self.links.items():
-            if told.get(name) != state:
+            before = told.get(name)
+            if before != state:
+                self._tell(before, state)
                 self._callback(name)
         wakes_at = self._damper.wakes_at()
         if wakes_at is not None and self._monitor is not None:
             self._monitor.look(max(0.0, wakes_at - time.monotonic()))
+
+    def _tell(self, before: LinkState | None, state: LinkState) -> None:
+        word, text = state.condition
+        if before is None or before.condition != (word, text):
+            level = logging.INFO if word == "ready" else logging.WARNING
+            self._log.log(level, "%s: %s", state.wan, text, extra=marks(Kind.LINK, wan=state.wan, reason=word))
 
 
 def _port(worker: HubWorkerPlan) -> _Port:

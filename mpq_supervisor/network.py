@@ -138,6 +138,21 @@ class LinkState(msgspec.Struct, frozen=True):
         """The interface exists."""
         return self.index != 0
 
+    @property
+    def condition(self) -> tuple[str, str]:
+        """How it is, as one stable word (ready, missing, carrier, flaps, address) and for people."""
+        if not self.present:
+            return "missing", f"no interface {self.interface}"
+        if not self.carrier:
+            return "carrier", f"{self.interface} has no carrier"
+        if self.flaps:
+            return "flaps", f"{self.interface} flaps, it counts as away until it is still"
+        ends = [(self.address4, self.gateway4), (self.address6, self.gateway6)]
+        words = [f"{address} via {gateway}" if gateway else address for address, gateway in ends if address]
+        return ("ready", f"{self.interface} has {', '.join(words)}") if words else (
+            "address", f"{self.interface} has no address",
+        )  # fmt: skip
+
     def local_address(self, version: int) -> str | None:
         """The address to send from, of IP version 4 or 6."""
         return self.address4 if version == 4 else self.address6

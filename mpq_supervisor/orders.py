@@ -160,12 +160,11 @@ def _limits(limits: FloodLimits) -> Limits:
 
 def obstacle(tunnel: TunnelPlan, link: LinkState | None) -> str:
     """Why a tunnel cannot run over its WAN as that is now; empty when it can."""
-    if link is None or not link.present:
+    if link is None:
         return f"{tunnel.wan}: no interface {tunnel.interface}"
-    if not link.carrier:
-        return f"{tunnel.wan}: {tunnel.interface} has no carrier"
-    if link.flaps:
-        return f"{tunnel.wan}: {tunnel.interface} flaps, it counts as away until it is still"
+    word, text = link.condition
+    if word in ("missing", "carrier", "flaps"):
+        return f"{tunnel.wan}: {text}"
     if link.reach(tunnel.hub_addresses) is None:
         return f"{tunnel.wan}: {tunnel.interface} has no address and route to {', '.join(tunnel.hub_addresses)}"
     return ""

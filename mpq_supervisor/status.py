@@ -77,6 +77,7 @@ class HostStatus(msgspec.Struct, frozen=True):
     zygote_losses: int
     workers: tuple[WorkerStatus, ...]
     sites: tuple[str, ...]  # at a hub: every site that is configured, connected or not
+    guarded: dict[str, int] = {}  # at a hub: packets of strangers that nftables dropped, see `guard`
 
 
 def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:

@@ -40,6 +40,8 @@ def host_table(host: HostStatus) -> str:
     lines = [f"{host.role} {host.name}, up {duration(host.uptime)}", "", *_aligned(head, rows)]
     if host.role == "hub":
         lines += ["", *_sites(host)]
+        dropped = ", ".join(f"{name} {count}" for name, count in host.guarded.items() if count)
+        lines += ["", f"dropped in nftables: {dropped}"] if dropped else []
     return "\n".join(lines)
 
 

@@ -48,6 +48,7 @@ class HostSample(_Message, frozen=True):
     workers: tuple[str, ...]
     sites: tuple[str, ...]
     lost: int
+    guarded: dict[str, int] = {}
 
 
 class WorkerSample(_Message, frozen=True):

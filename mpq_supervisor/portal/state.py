@@ -111,6 +111,7 @@ class State:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.host: HostSample | None = None
+        self.guarded = Totals()
         self.tunnels: dict[str, Tunnel] = {}
         self.heard = 0.0
         self.history_bytes = self.history_lost = 0
@@ -127,6 +128,7 @@ class State:
                     self.tunnels[worker.name] = Tunnel(message, now)
             case HostSample():
                 self.host = message
+                self.guarded.note(message.guarded.items())
                 known = self.tunnels
                 self.tunnels = {name: known[name] for name in message.workers if name in known}
                 for tunnel in self.tunnels.values():

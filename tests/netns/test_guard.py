@@ -82,6 +82,12 @@ def test_strangers_are_limited_by_port_however_many_they_are(port: socket.socket
     assert counter("strangers") == 199 - received
 
 
+def test_what_was_dropped_is_told(host: Host, port: socket.socket) -> None:
+    arrive(port, "127.0.0.2", INITIAL + bytes(1193), 100)
+    assert host.guarded() == {"first": counter("first"), "strangers": 0}
+    assert counter("first") > 0
+
+
 def test_whom_the_hub_answers_is_known_and_whom_it_turns_away_is_not(port: socket.socket) -> None:
     noise = SHORT + bytes(58)
     port.sendto(bytes((0x41,)) * MAX_RESET, ("::ffff:127.0.0.3", 999))  # as large as a stateless reset can be

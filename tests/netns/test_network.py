@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import pyprctl
 import pytest
 
 from mpq_supervisor.config import parse
+from mpq_supervisor.events import Kind, Marks
 from mpq_supervisor.host import Host
 from mpq_supervisor.plan import HostPlan, make_plan
 from mpq_supervisor.tun import open_tun
@@ -203,7 +205,11 @@ def test_what_others_delete_is_put_back(site: Host) -> None:
     assert seen == []
 
 
-def test_a_wan_that_changes_is_told_once_with_its_table_already_right(site: Host, plan: HostPlan) -> None:
+def test_a_wan_that_changes_is_told_once_with_its_table_already_right(
+    site: Host, plan: HostPlan, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
     def renumber() -> None:
         run(
             "ip address flush dev wan5",
@@ -212,6 +218,10 @@ def test_a_wan_that_changes_is_told_once_with_its_table_already_right(site: Host
         )
 
     assert watched(site, (renumber, lambda seen: bool(seen))) == ["wan5"]
+    (line,) = caplog.records
+    assert (line.getMessage(), line.__dict__["marks"]) == (
+        "wan5: wan5 has 100.64.55.2 via 100.64.55.1", Marks(Kind.LINK, wan="wan5", reason="ready"),
+    )  # fmt: skip
     assert "default via 100.64.55.1 dev wan5" in run("ip route show table 101")
     assert "100.64.5.2" not in run("ip rule")
     fd = site.rebind(tunnel(plan, "br2"), 1)

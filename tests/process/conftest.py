@@ -117,6 +117,9 @@ class FakeNetwork:
     def sunk(self, worker: HubWorkerPlan) -> int:
         return 0
 
+    def guarded(self) -> dict[str, int]:
+        return {}
+
     def divert(self, down: frozenset[str]) -> None:
         self.down = down
 

@@ -34,7 +34,7 @@ def host_sample(*workers: WorkerStatus, sites: tuple[str, ...] = (), at: float =
     """A host with these."""
     return HostSample(
         at=at, uptime=61.0, pid=1, zygote_pid=2, zygote_losses=0, workers=tuple(w.name for w in workers), sites=sites,
-        lost=0,
+        lost=0, guarded={"first": 3, "strangers": 0},
     )  # fmt: skip
 
 

@@ -93,6 +93,16 @@ def test_a_missing_wan_is_a_state_not_an_error(site: HostPlan) -> None:
     assert not LinkState("wan4", "wan4").present
 
 
+def test_the_condition_of_a_wan_in_words(site: HostPlan) -> None:
+    state = link_state(site.wans[0], THERE)
+    assert state.condition == ("ready", "wan4 has 100.64.4.2 via 100.64.4.1")
+    for change, word in (
+        ({"index": 0}, "missing"), ({"carrier": False}, "carrier"), ({"flaps": True}, "flaps"),
+        ({"address4": None, "address6": None}, "address"),
+    ):  # fmt: skip
+        assert msgspec.structs.replace(state, **change).condition[0] == word
+
+
 def test_what_the_kernel_refuses_is_told_in_its_own_words() -> None:
     said = [
         Address("cr1", "10.200.10.1", 24),

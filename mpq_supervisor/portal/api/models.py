@@ -45,6 +45,7 @@ class Info(msgspec.Struct, frozen=True):
     supervisor_pid: int
     zygote_losses: int
     sites: tuple[str, ...]
+    guarded: dict[str, int]  # packets of strangers that nftables dropped
     history_bytes: int
     history_lost_seconds: int
     you: str

@@ -42,6 +42,7 @@ async def info(request: Request[Any, Any, Any]) -> Info:
         supervisor_pid=host.pid if host else 0,
         zygote_losses=host.zygote_losses if host else 0,
         sites=host.sites if host else (),
+        guarded={name: int(count) for name, count in state.guarded.below("").items()},
         history_bytes=state.history_bytes,
         history_lost_seconds=state.history_lost,
         you=who.name,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router, get
 from litestar.datastructures import State as AppState
 from litestar.enums import HttpMethod, ScopeType
+from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -17,6 +19,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from mpq_supervisor import __version__
 from mpq_supervisor.portal.api import alarms, past, stream, system, tunnels
+from mpq_supervisor.portal.api.models import Problem
 from mpq_supervisor.portal.guard import guard
 from mpq_supervisor.portal.parts import Parts, parts_of
 
@@ -30,6 +33,8 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
 )
+
+log = logging.getLogger(__name__)
 
 
 def make_app(parts: Parts) -> ASGIApp:
@@ -71,6 +76,8 @@ def make_app(parts: Parts) -> ASGIApp:
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
         ),
         logging_config=None,
+        exception_handlers={RecursionError: _unreadable, UnicodeDecodeError: _unreadable},
+        after_exception=[_tell],
     )
     return _front(app)
 
@@ -86,6 +93,17 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """For Prometheus."""
     page, content_type = parts_of(request).exposition.render(request.headers.get("accept", ""))
     return Response(page, media_type=content_type)
+
+
+def _unreadable(_: Request[Any, Any, Any], error: RecursionError | UnicodeDecodeError) -> Response[Problem]:
+    """A body of which msgspec says so: nested too deeply, or no UTF-8."""
+    return Response(Problem(400, f"the body cannot be read: {error}"), status_code=400)
+
+
+async def _tell(error: Exception, scope: Scope) -> None:
+    """What becomes a 500 is a defect of ours: the log has it whole."""
+    if not isinstance(error, HTTPException | RecursionError | UnicodeDecodeError):
+        log.error("portal: %s %r", scope.get("method"), scope["path"], exc_info=error)
 
 
 def _front(app: ASGIApp) -> ASGIApp:

@@ -10,8 +10,8 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import date
 from ipaddress import IPv4Address
@@ -25,9 +25,11 @@ from mpq_supervisor.change import Configuration
 from mpq_supervisor.control import Control
 from mpq_supervisor.feed import Feed
 from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.portal.api.models import Problem
 from mpq_supervisor.portal.auth import hash_of
 from mpq_supervisor.portal_process import PortalProcess
 from mpq_supervisor.schema import Portal, Token
+from tests.process.bad_inputs import Input
 from tests.process.conftest import Rig
 
 LOG = logging.getLogger("mpq_supervisor")
@@ -133,6 +135,22 @@ class Portals:
         finally:
             connection.close()
 
+    async def ask_all(self, inputs: Iterable[Input], role: str) -> list[Answer]:
+        """The answers to many requests, one after the other over one connection as long as it lasts."""
+        return await asyncio.to_thread(self._ask_all, inputs, role)
+
+    def _ask_all(self, inputs: Iterable[Input], role: str) -> list[Answer]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            answers = []
+            for one in inputs:
+                headers = {**one.headers, "Authorization": f"Bearer {TOKENS[role]}"}
+                connection.request(one.method, one.path, one.body, headers)
+                response = connection.getresponse()
+                answers.append(
+                    Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+                )
+            return answers
+
     @asynccontextmanager
     async def listening(self, role: str = "viewer") -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
         """The stream: name and data of each event."""
@@ -161,3 +179,24 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def undocumented(document: Mapping[str, Any], asked: Iterable[Input], answers: Iterable[Answer]) -> list[str]:
+    """Answers that `document` (OpenAPI) does not have, or not in this shape; nothing may be a 5xx."""
+    found = []
+    for request, answer in zip(asked, answers, strict=True):
+        operation = document["paths"][request.operation].get(request.method.lower(), {})
+        known = {*map(int, operation.get("responses", ())), 404, 405, *([204] if request.method == "OPTIONS" else [])}
+        refusal = answer.status >= 400 and request.method != "HEAD"
+        if answer.status not in known or answer.status >= 500 or (refusal and not _is_problem(answer)):
+            found.append(
+                f"{request.method} {request.path} {request.body!r:.200}: {answer.status} {answer.body!r:.200}"
+            )
+    return found
+
+
+def _is_problem(answer: Answer) -> bool:
+    try:
+        return msgspec.json.decode(answer.body, type=Problem).status_code == answer.status
+    except msgspec.MsgspecError:
+        return False

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from mpq_supervisor.plan import HostPlan
+from tests.process.bad_inputs import inputs
 from tests.process.conftest import SITE
-from tests.process.portals import Portals
+from tests.process.portals import Portals, undocumented
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -121,6 +122,13 @@ NONSENSE: list[tuple[str, str, bytes | None, int]] = [
     ("GET", "/events?limit=ten", None, 400),
     ("POST", "/config/validate", b"{", 400),
     ("POST", "/config/validate", b'{"toml": 1}', 400),
+    ("POST", "/config/validate", b'{"a":' * 50_000, 400),
+    ("POST", "/config/validate", b'{"toml": "\xff"}', 400),
+    ("POST", "/silences", b'{"minutes": 1, "reason": "none\\n2026-01-01 INFO audit: ann (admin): stop cr1"}', 400),
+    ("POST", "/silences", b'{"minutes": 1, "rule": "no\\u001b[2J"}', 400),
+    ("GET", "/history?name=cr1&since=-1", None, 400),
+    ("GET", "/history?name=cr1&since=-263879967742195433472", None, 400),
+    ("GET", "/events?until=4102444801", None, 400),
     ("POST", "/config/validate", b'{"toml": "", "more": 1}', 400),
     ("POST", "/config/validate", b'{"toml": "' + b"x" * 600_000 + b'"}', 413),
     ("DELETE", "/tunnels", None, 405),
@@ -136,6 +144,18 @@ def test_nonsense_is_refused_as_documented(run: Run, site_plan: HostPlan, tmp_pa
                 assert answer.status == status, (path, answer.body)
                 assert answer.json()["status_code"] == status
                 assert answer.headers["x-content-type-options"] == "nosniff", path
+
+    run(body())
+
+
+def test_bad_inputs_are_refused_as_documented(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    """10,000 of them are in tests/portal_full."""
+
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            document = (await portals.get(f"{API}/docs/openapi.json", "")).json()
+            asked = [*inputs(document, 0, 300)]
+            assert undocumented(document, asked, await portals.ask_all(asked, "admin")) == []
 
     run(body())
 

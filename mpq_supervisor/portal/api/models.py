@@ -14,8 +14,8 @@ from mpq_supervisor.status import WorkerStatus
 
 Action = Literal["start", "stop", "restart"]
 Level = Literal["info", "warning", "error"]
-Seconds = Annotated[int, Meta(ge=0, le=4_102_444_800)]
-"""Unix time; until 2100."""
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+"""What goes into the audit log must not look like two lines of it."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -145,6 +145,6 @@ class NewSilence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Empty `rule` or `subject` means any."""
 
     minutes: Annotated[int, Meta(ge=1, le=44_640)]
-    rule: Annotated[str, Meta(max_length=64)] = ""
-    subject: Annotated[str, Meta(max_length=64)] = ""
-    reason: Annotated[str, Meta(max_length=200)] = ""
+    rule: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    subject: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    reason: Annotated[str, Meta(max_length=200, pattern=_ONE_LINE)] = ""

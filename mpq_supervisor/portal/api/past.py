@@ -12,13 +12,14 @@ from litestar import Request
 from litestar.exceptions import NotFoundException, ServiceUnavailableException, ValidationException
 from litestar.params import Parameter
 
-from mpq_supervisor.portal.api.models import EventPage, HistoryAnswer, Indicators, Seconds
+from mpq_supervisor.portal.api.models import EventPage, HistoryAnswer, Indicators
 from mpq_supervisor.portal.api.routes import get
 from mpq_supervisor.portal.history.layout import DAY, HOUR
 from mpq_supervisor.portal.history.query import History, Volume, day_of
 from mpq_supervisor.portal.parts import parts_of
 
 Word = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")]
+Seconds = Annotated[int | None, Parameter(ge=0, le=4_102_444_800, description="Unix time, until 2100.")]
 _Answer = TypeVar("_Answer")
 
 
@@ -26,8 +27,8 @@ _Answer = TypeVar("_Answer")
 def history(
     request: Request[Any, Any, Any],
     name: Word,
-    since: Seconds | None = None,
-    until: Seconds | None = None,
+    since: Seconds = None,
+    until: Seconds = None,
     points: Annotated[int, Parameter(ge=1, le=5000)] = 600,
 ) -> HistoryAnswer:
     """A tunnel or class over time, by default the last hour, in about as many points as asked for."""
@@ -42,8 +43,8 @@ def history(
 @get("/events", tags=["history"], sync_to_thread=True)
 def events(
     request: Request[Any, Any, Any],
-    since: Seconds | None = None,
-    until: Seconds | None = None,
+    since: Seconds = None,
+    until: Seconds = None,
     kind: Word = "",
     tunnel: Word = "",
     limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,

@@ -56,11 +56,13 @@ lint: venv
 test: lint build/relay build/load build/copy ## lint, types, imports, and every test
 	@$(PY) -m pytest
 
-# ONLY="ladder growth" runs some experiments, RUNS=1 shortens all; the peers come from Debian.
-portal-test: venv build/relay ## the operator's page under Chromium; writes build/portal
-	@$(MAKE) -s system DEB_COMMANDS="$(DEB_COMMANDS) chromium:chromium chromedriver:chromium-driver npm:npm"
-	@$(PY) -m pytest tests/portal_full
+# ONLY="api history" runs some of its files, SECONDS=30 shortens what is measured over time (60).
+portal-test: venv build/relay ## the portal: page in Chromium, API, history, alarms, Prometheus, load; writes build/portal
+	@$(MAKE) -s system DEB_COMMANDS="$(DEB_COMMANDS) chromium:chromium chromedriver:chromium-driver npm:npm \
+	  prometheus:prometheus"
+	@MPQ_SECONDS=$(or $(SECONDS),60) $(PY) -m pytest $(if $(ONLY),$(ONLY:%=tests/portal_full/test_%.py),tests/portal_full)
 
+# ONLY="ladder growth" runs some experiments, RUNS=1 shortens all; the peers come from Debian.
 bench: venv build/relay build/load build/copy ## beside OpenVPN, wireguard-go, a bare copy; as it grows; writes build/bench.json, .png
 	@$(MAKE) -s system DEB_COMMANDS="openvpn:openvpn wireguard-go:wireguard-go wg:wireguard-tools" DEB_FILES=
 	@$(PY) -m tools.bench $(if $(RUNS),--runs $(RUNS)) $(ONLY)

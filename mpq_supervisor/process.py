@@ -25,6 +25,7 @@ from mpq_supervisor.throttle import Throttle
 from mpq_supervisor.zygote import Process
 from mpq_worker.contract import (
     CONTRACT_VERSION,
+    NEIGHBOURS,
     Drain,
     Drained,
     ExitCode,
@@ -242,6 +243,8 @@ class Worker:
                     log.log(_LEVELS.get(level, logging.WARNING), "%s: %s%s", self.name, line, more, extra=about)
             case SignRequest(seq=seq, purpose=purpose, data=data):
                 who.send(Signature(seq, self._sign(purpose, data)))
+            case Started(version=version) if version not in NEIGHBOURS:
+                self.on_unfit(who, f"speaks version {version} of the contract, we {CONTRACT_VERSION}")
             case Started() if not who.configured and who not in self._killed:
                 self._configure(who)
             case PeerMoved():

@@ -11,10 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mpq_supervisor.store import Store
-from mpq_worker.contract import CONTRACT_VERSION
-
-KNOWN = frozenset({CONTRACT_VERSION})
-"""Versions of the contract that we can speak with a worker."""
+from mpq_worker.contract import NEIGHBOURS
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +31,19 @@ def find(store: Store, workers: Iterable[str]) -> list[Survivor]:
     """Those that can be adopted, at most one of each worker; the others are killed and forgotten."""
     wanted = set(workers)
     found = []
-    for worker, generation, version, fingerprint in store.names("channel"):
-        channel_name = f"channel/{worker}/{generation}/{version}/{fingerprint}"
+    for parts in store.names("channel"):
+        worker, generation, version, fingerprint = parts[:4]  # a later release may add to them
+        channel_name = "/".join(("channel", *parts))
         pidfd_name = f"pidfd/{worker}/{generation}"
         channel, pidfd = store.take(channel_name), store.take(pidfd_name)
         assert channel is not None
         pid = -1 if pidfd is None else _pid_of(pidfd)
-        if pidfd is not None and pid > 0 and worker in wanted and int(version) in KNOWN:
+        if pidfd is not None and pid > 0 and worker in wanted and int(version) in NEIGHBOURS:
             wanted.discard(worker)
             found.append(Survivor(worker, int(generation), pid, channel, pidfd, fingerprint))
             continue
-        log.warning("%s: a process of an earlier supervisor, not to be adopted: pid %d", worker, pid)
+        text = "%s: a process of an earlier supervisor, not to be adopted: pid %d, version %s of the contract"
+        log.warning(text, worker, pid, version)
         os.close(channel)
         store.drop(channel_name)
         if pidfd is not None:

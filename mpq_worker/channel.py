@@ -2,7 +2,8 @@
 
 A channel never blocks. A full buffer makes `send` answer False and is counted; what the loss of a message
 means is the sender's business (a heartbeat is simply missed, a configuration is sent again or the worker is
-killed). The kernel bounds the queue: SO_SNDBUF, about 200 kB.
+killed). The kernel bounds the queue: SO_SNDBUF, about 200 kB. A message that the contract does not have is a later
+release's, and skipped.
 
     send(msg, fds) ─▶ MessagePack + SCM_RIGHTS ─▶ receive() ─▶ (msg, fds) | None; ChannelClosed at EOF
 """
@@ -13,7 +14,7 @@ import os
 import socket
 from array import array
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -29,8 +30,23 @@ _DESCRIPTORS: dict[type, int] = {
 }
 """How many descriptors travel with a message; the others bring none."""
 
+SKIPPED_AT_ONCE = 32
+"""Messages of a later release that one call passes over; whoever says nothing else is no neighbour."""
+
 _FD_SIZE = array("i").itemsize
 _encoder = msgspec.msgpack.Encoder()
+
+
+class _Type(msgspec.Struct, frozen=True):
+    """The tag of any message, of whatever release."""
+
+    type: str
+
+
+_type_decoder = msgspec.msgpack.Decoder(_Type)
+_UNIONS = (contract.ToZygote, contract.FromZygote, contract.ToWorker, contract.FromWorker)
+_KNOWN = frozenset(kind.__name__ for union in _UNIONS for kind in get_args(union))
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Incoming = TypeVar("Incoming")
 
@@ -41,6 +57,10 @@ class ChannelClosed(MpqError):
 
 class ChannelFault(MpqError):
     """A packet that is no message of the contract, or a message too large to be one."""
+
+
+class Later(Exception):
+    """A message of a later release."""
 
 
 class Channel(Generic[Incoming]):
@@ -93,22 +113,24 @@ class Channel(Generic[Incoming]):
         Raises ChannelClosed at the end, ChannelFault on anything else that is not a message with exactly its
         descriptors; descriptors that came with such a packet are closed.
         """
-        try:
-            size, ancillary, flags, _ = self._socket.recvmsg_into(
-                [self._buffer], socket.CMSG_SPACE(contract.MAX_FDS * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
-            )
-        except (BlockingIOError, InterruptedError):
-            return None
-        except ConnectionError as error:
-            raise ChannelClosed(str(error)) from error
-        fds = _descriptors(ancillary)
-        try:
-            message = self._decode(size, flags, len(fds))
-        except (ChannelClosed, ChannelFault):
-            for fd in fds:
-                os.close(fd)
-            raise
-        return message, fds
+        for _ in range(SKIPPED_AT_ONCE):
+            try:
+                size, ancillary, flags, _ = self._socket.recvmsg_into(
+                    [self._buffer], socket.CMSG_SPACE(contract.MAX_FDS * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
+                )
+            except (BlockingIOError, InterruptedError):
+                return None
+            except ConnectionError as error:
+                raise ChannelClosed(str(error)) from error
+            fds = _descriptors(ancillary)
+            try:
+                return self._decode(size, flags, len(fds)), fds
+            except (ChannelClosed, ChannelFault, Later) as end:
+                for fd in fds:
+                    os.close(fd)
+                if not isinstance(end, Later):
+                    raise
+        raise ChannelFault("says nothing that this release understands")
 
     def _decode(self, size: int, flags: int, fds: int) -> Incoming:
         if not size:
@@ -117,12 +139,20 @@ class Channel(Generic[Incoming]):
             raise ChannelFault("truncated message")
         try:
             message = self._decoder.decode(self._buffer[:size])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except _UNREADABLE as error:
+            if self._is_later(size):
+                raise Later from None
             raise ChannelFault(str(error)) from error
         expected = _DESCRIPTORS.get(type(message), 0)
         if fds != expected:
             raise ChannelFault(f"{type(message).__name__} with {fds} descriptors, not {expected}")
         return message
+
+    def _is_later(self, size: int) -> bool:
+        try:
+            return _type_decoder.decode(self._buffer[:size]).type not in _KNOWN
+        except _UNREADABLE:
+            return False
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -22,6 +22,10 @@ import msgspec
 from msgspec import Meta
 
 CONTRACT_VERSION = 1
+NEIGHBOURS = frozenset({CONTRACT_VERSION - 1, CONTRACT_VERSION, CONTRACT_VERSION + 1})
+"""Whose workers a supervisor can have: those of the release before it, which it adopts and then replaces, and those
+of the release after it, where somebody goes back. Between these, fields and messages are only added
+(docs/decisions/versions.md)."""
 MAX_MESSAGE = 131_072
 """Largest encoded message in bytes; senders split what grows (reports) and receivers refuse more."""
 MAX_FDS = 8
@@ -284,7 +288,7 @@ class Started(_Message, frozen=True):
     """Isolation is in place, configuration may come."""
 
     pid: int
-    version: int = CONTRACT_VERSION
+    version: int
 
 
 class Ready(_Message, frozen=True):

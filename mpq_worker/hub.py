@@ -49,7 +49,7 @@ from mpq_worker.trust import TrustAnchor, verify_hello
 from mpq_worker.wire import (
     FEATURES,
     MOVE,
-    VERSION,
+    VERSIONS,
     Control,
     ControlReader,
     Hello,
@@ -223,8 +223,9 @@ class HubTunnel(Endpoint):
     def _admit(self, peer: Peer, guest: _Guest, hello: Hello, now: float) -> None:
         """Check everything a Hello claims, then let the site's addresses point here."""
         claims = decode_claims(hello.claims)
-        if VERSION not in claims.versions:
-            raise PeerFault(Refusal.VERSION, f"we speak version {VERSION}, the site {claims.versions}")
+        common = set(VERSIONS).intersection(claims.versions)
+        if not common:
+            raise PeerFault(Refusal.VERSION, f"we speak versions {VERSIONS}, the site {claims.versions}")
         identity, key = self._anchor.identify(claims.certificate, self._wall_clock())
         verify_hello(hello, key, guest.binding)
         site = self._sites.get(identity)
@@ -249,7 +250,7 @@ class HubTunnel(Endpoint):
         peer.held = self._duty is Duty.STANDBY and guest.movable
         if self._moves is not None and guest.movable:
             self._moves.add(peer)
-        peer.session.send_control(encode_control(Welcome(VERSION, self._config.inner, FEATURES)))
+        peer.session.send_control(encode_control(Welcome(max(common), self._config.inner, FEATURES)))
         self._tell(Notice("site", f"{site.name} connected from {_text(guest.addr)}"))
 
     def _take_over(self, peer: Peer, now: float, *, in_order: bool) -> None:

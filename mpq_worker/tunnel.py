@@ -21,7 +21,7 @@ import msgspec
 from mpq_worker import inner
 from mpq_worker.contract import ConfigureSite, Notice, PeerBack, PeerMoved, PeerSilent, Ready, Report
 from mpq_worker.endpoint import Endpoint
-from mpq_worker.errors import DropReason, PeerFault
+from mpq_worker.errors import DropReason, PeerFault, Refusal
 from mpq_worker.handover import Duty
 from mpq_worker.measure import Histogram
 from mpq_worker.peer import Peer
@@ -32,7 +32,7 @@ from mpq_worker.trust import leaf_certificate
 from mpq_worker.wire import (
     FEATURES,
     MOVE,
-    VERSION,
+    VERSIONS,
     Claims,
     Control,
     ControlReader,
@@ -145,7 +145,7 @@ class SiteTunnel(Endpoint):
         peer.standby = self._duty is Duty.STANDBY
         claims = encode_claims(
             Claims(
-                versions=(VERSION,),
+                versions=VERSIONS,
                 traffic_class=int(self._config.traffic_class),
                 inner=self._config.inner,
                 certificate=self._certificate,
@@ -174,6 +174,8 @@ class SiteTunnel(Endpoint):
 
     def _on_message(self, peer: Peer, message: Control, now: float) -> None:
         match message:
+            case Welcome(version=version) if version not in VERSIONS:
+                raise PeerFault(Refusal.VERSION, f"we speak versions {VERSIONS}, the hub {version}")
             case Welcome(features=features):
                 self._attempt_time = ATTEMPT_TIME[0]
                 self._reconnects += self._ready and not self._moving

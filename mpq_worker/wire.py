@@ -9,7 +9,8 @@ A DATAGRAM frame's payload is one context byte and what follows:
 The control stream is client bidirectional stream 0; each message is a length (2 bytes, network order) and a
 tagged MessagePack Struct: `Hello` from the site, then `Welcome` from the hub. A refusal is a CONNECTION_CLOSE
 with an application error whose reason phrase says why. Fields are only ever added, with a default; a message of
-a type that we do not know is a later release's and skipped; so two neighbouring releases understand each other.
+a type that we do not know is a later release's and skipped; so two neighbouring releases understand each other
+(docs/decisions/versions.md).
 
 A planned restart moves a tunnel from one connection to another (docs/decisions/restarts.md), between two that
 both list the feature `MOVE`:
@@ -29,7 +30,9 @@ import msgspec
 from mpq_worker.errors import PeerFault, Refusal
 
 ALPN = "mpq/1"
-VERSION = 1
+VERSIONS = (1,)
+"""Those that we speak, the newest first: this release's, and the last one's if that was another. A site offers its
+own, the hub takes the newest that is common."""
 CONTROL_STREAM = 0
 MOVE = "move"
 FEATURES = (MOVE,)

@@ -29,6 +29,7 @@ from cryptography.hazmat.backends import default_backend
 
 from mpq_worker.channel import Channel, ChannelClosed
 from mpq_worker.contract import (
+    CONTRACT_VERSION,
     ExitCode,
     Fork,
     Forked,
@@ -125,7 +126,7 @@ class Zygote:
             isolate(order, self._program)
             code = ExitCode.SOFTWARE
             channel = Channel[ToWorker].from_fd(WORKER_FD, ToWorker)
-            channel.send(Started(os.getpid()))
+            channel.send(Started(os.getpid(), CONTRACT_VERSION))
             code = self._run(channel)
         except ChannelClosed:
             code = ExitCode.OK  # the supervisor gave up on us before we began

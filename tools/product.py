@@ -22,6 +22,7 @@ class Product:
     """A running supervisor. `execute` starts a command in the namespace of a side, whatever its sides are called.
 
     `manager` is its systemd: it is told when the supervisor is ready, and keeps descriptors for the next one.
+    `module` is what runs, where that is another release.
     """
 
     def __init__(
@@ -31,12 +32,13 @@ class Product:
         config: Path,
         directory: Path,
         manager: Manager | None = None,
+        module: str = "mpq_supervisor",
     ) -> None:
         self.runtime = directory / side
         self.runtime.mkdir(mode=0o755, exist_ok=True)
         self.log = directory / f"{side}.log"
         self._manager = manager or Manager(directory / f"{side}.notify")
-        argv = [sys.executable, "-m", "mpq_supervisor", "run", "--config", str(config)]
+        argv = [sys.executable, "-m", module, "run", "--config", str(config)]
         command, environment, fds = self._manager.activate([*argv, "--runtime-dir", str(self.runtime)])
         with self.log.open("a") as log:
             self._process = execute(

@@ -27,8 +27,10 @@ class Stage:
     """Namespaces named `{prefix}-{role}`.
 
     The default prefix carries the maker's pid, by which a later stage knows what a killed maker left and clears it
-    away; another prefix is for one that shall stay.
+    away; another prefix is for one that shall stay. `release` is the module that the next product runs from.
     """
+
+    release = "mpq_supervisor"
 
     def __init__(self, prefix: str | None = None) -> None:
         self.prefix = prefix or f"mpq{os.getpid()}"
@@ -102,7 +104,7 @@ class Stage:
             self._products[side].stop()
         if side not in self._managers:
             self._managers[side] = Manager(self.directory / f"{side}.notify")
-        self._products[side] = Product(self.exec, side, config, self.directory, self._managers[side])
+        self._products[side] = Product(self.exec, side, config, self.directory, self._managers[side], self.release)
         return self._products[side]
 
     def restart(self, side: str, config: Path) -> Product:

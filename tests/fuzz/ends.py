@@ -21,7 +21,7 @@ from mpq_worker.quic.keys import KeyRing
 from mpq_worker.quic.session import Session
 from mpq_worker.routes import parse_prefixes
 from mpq_worker.tunnel import SiteTunnel
-from mpq_worker.wire import CONTEXT_PROBE_REPLY, VERSION, ControlReader, Welcome, encode_probe
+from mpq_worker.wire import CONTEXT_PROBE_REPLY, VERSIONS, ControlReader, Welcome, encode_probe
 from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, World
 
 NOW = 1000.0
@@ -81,7 +81,7 @@ def site() -> tuple[SiteTunnel, Peer]:
     adopt(core, peer)
     core._permit(peer, None)
     core._index(peer)
-    core._on_message(peer, Welcome(VERSION, (HUB_INNER,)), NOW)
+    core._on_message(peer, Welcome(VERSIONS[0], (HUB_INNER,)), NOW)
     core._datagram(peer, encode_probe(CONTEXT_PROBE_REPLY, peer.probes.send(NOW), 0), NOW)
     quiet(core)
     return core, peer

@@ -29,7 +29,7 @@ from mpq_supervisor.status import HostStatus, worker_status
 from mpq_supervisor.table import host_table, worker_page
 from mpq_worker import contract
 from mpq_worker.admission import HELLO_TIME
-from mpq_worker.channel import Channel, ChannelClosed, ChannelFault
+from mpq_worker.channel import Channel, ChannelClosed, ChannelFault, Later
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import PeerFault
 from mpq_worker.hub import HubTunnel
@@ -246,7 +246,8 @@ def certificates() -> Target:
 
 
 def channel() -> Target:
-    """The contract channel, all four directions: a message of it, the same when it is sent on, or a fault."""
+    """The contract channel, all four directions: a message of it, the same when it is sent on, one of a later
+    release, or a fault."""
     kinds = (contract.ToWorker, contract.FromWorker, contract.ToZygote, contract.FromZygote)
     nowhere = SimpleNamespace(setblocking=lambda flag: None)
     channels: list[Channel[Any]] = [Channel(cast(Any, nowhere), kind) for kind in kinds]
@@ -257,7 +258,7 @@ def channel() -> Target:
         there._buffer[: len(body)] = body
         try:
             message = there._decode(len(body), 0, data[0] >> 2)
-        except (ChannelFault, ChannelClosed):
+        except (ChannelFault, ChannelClosed, Later):
             return
         again = msgspec.msgpack.encode(message)
         there._buffer[: len(again)] = again

@@ -2,7 +2,7 @@
 
 The worker is Ready when configured, beats every 50 ms, ends when told to. Named `probe` it tries what a worker
 must not be able to do and tells the outcomes as Notices; named `crash` it fails when configured; named `hoard`
-it asks for signatures.
+it asks for signatures. Workers say that they are of a release so many ahead as MPQ_TEST_RELEASES_AHEAD says.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mpq_worker import zygote
 from mpq_worker.channel import Channel, ChannelClosed
 from mpq_worker.contract import (
+    CONTRACT_VERSION,
     Adopt,
     ConfigureHub,
     ConfigureSite,
@@ -41,7 +43,6 @@ from mpq_worker.contract import (
     Stop,
     ToWorker,
 )
-from mpq_worker.zygote import main
 
 BEAT = 0.05
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -154,4 +155,6 @@ def _is_open(fd: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(run=run))
+    version = CONTRACT_VERSION + int(os.environ.get("MPQ_TEST_RELEASES_AHEAD", "0"))
+    vars(zygote)["CONTRACT_VERSION"] = version
+    sys.exit(zygote.main(run=run))

@@ -249,3 +249,22 @@ def test_killed_zygote_costs_no_worker(run: Run, site_plan: HostPlan, tmp_path: 
         run(body())
     finally:
         pyprctl.set_child_subreaper(False)
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_workers_of_the_next_release_but_not_of_the_one_after_it(
+    run: Run, site_plan: HostPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """Its files have replaced ours under a running supervisor, whose zygote then dies."""
+    monkeypatch.setenv("MPQ_TEST_RELEASES_AHEAD", str(ahead))
+
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            if ahead == 1:
+                await rig.all_in("UP")
+            else:
+                await rig.all_in("BACKOFF")
+                reasons = {worker.life.reason for worker in rig.fleet.workers.values()}
+                assert reasons == {"speaks version 3 of the contract, we 1"}
+
+    run(body())

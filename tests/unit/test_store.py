@@ -124,7 +124,9 @@ def worker(name: str, version: int = CONTRACT_VERSION) -> tuple[list[str], list[
 
 
 def test_only_what_we_can_speak_with_and_want_survives(monkeypatch: pytest.MonkeyPatch) -> None:
-    good, foreign, unwanted, dead = worker("br1"), worker("br2", 99), worker("br7"), worker("br3")
+    good, foreign = worker("br1", CONTRACT_VERSION - 1), worker("br2", CONTRACT_VERSION + 2)
+    unwanted, dead = worker("br7"), worker("br3")
+    good[0][0] += "/whatever a later release adds"
     dead[2].kill()
     dead[2].wait()
     names = [name for one in (good, foreign, unwanted, dead) for name in one[0]]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.acceptance import abuse, crashes, hub, isolation, restarts, roaming
+from tools.acceptance import abuse, crashes, hub, isolation, restarts, roaming, upgrades
 from tools.acceptance.ground import say
 from tools.results import Results
 
@@ -27,6 +27,8 @@ EXPERIMENTS: dict[str, Callable[[Results], None]] = {
     "planned_site": restarts.planned_site,
     "planned_hub": restarts.planned_hub,
     "guardians": restarts.guardians,
+    "supervisor": upgrades.supervisor,
+    "upgrade": upgrades.upgrade,
     "hub_crash": hub.hub_crash,
     "reconnects": hub.reconnects,
     "rebind": roaming.rebind,

@@ -18,7 +18,6 @@ from tools.wait import end, pause, until
 
 RESTART_DELAY = 0.25
 """Seconds until whoever manages services starts a dead supervisor again: RestartSec= of the unit."""
-_START_PATIENCE = 30.0
 
 
 class Injector:
@@ -42,7 +41,9 @@ class Injector:
             "supervisor.pause": lambda fault: self._pause(self._system.products[fault.side].pid, fault.seconds),
             "supervisor.kill": lambda fault: self._end_supervisor(fault.side, signal.SIGKILL),
             "supervisor.segv": lambda fault: self._end_supervisor(fault.side, signal.SIGSEGV),
-            "supervisor.term": lambda fault: self._end_supervisor(fault.side, signal.SIGTERM),
+            "supervisor.stop": self._stop_supervisor,
+            "supervisor.restart": lambda fault: self._succeed(fault.side, self._system.restart),
+            "service.stop": self._stop_service,
             "disk.full": self._fill_disk,
             "descriptors.none": self._exhaust_descriptors,
             "memory.none": self._exhaust_memory,
@@ -93,10 +94,23 @@ class Injector:
     def _end_supervisor(self, side: Side, number: signal.Signals) -> None:
         end(self._system.products[side].pid, number)
         pause(RESTART_DELAY)
-        product = self._lab.start(side, self._system.configs[side])
-        self._system.products[side] = product
-        self._memory[side].take(product.pid)
-        product.wait_ready(_START_PATIENCE)
+        self._succeed(side, self._system.start)
+
+    def _stop_supervisor(self, fault: Fault) -> None:
+        """As the service manager's watchdog finds it, and ends it."""
+        os.kill(self._system.products[fault.side].pid, signal.SIGSTOP)
+        pause(fault.seconds)
+        self._end_supervisor(fault.side, signal.SIGKILL)
+
+    def _stop_service(self, fault: Fault) -> None:
+        self._system.stop(fault.side)
+        pause(RESTART_DELAY)
+        self._succeed(fault.side, self._system.start)
+
+    def _succeed(self, side: Side, begin: Callable[[Side], None]) -> None:
+        """The next supervisor of an end, in the group of the last one."""
+        begin(side)
+        self._memory[side].take(self._system.products[side].pid)
 
     # ------------------------------------------------------------ what a host runs short of
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from mpq_supervisor.netlink import CREATE, EXCLUDE, Netlink, attribute, attributes
+from mpq_supervisor.netlink_socket import CREATE, EXCLUDE, NetlinkSocket, attribute, attributes
 from mpq_supervisor.shaper import SHAPER_HANDLE, Shaper, ShaperClass
 
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
@@ -38,13 +38,13 @@ _TERMINAL = 1
 _MAX_U32 = 0xFFFFFFFF
 
 
-def shaped(netlink: Netlink) -> frozenset[int]:
+def shaped(netlink: NetlinkSocket) -> frozenset[int]:
     """Indexes of the interfaces whose root qdisc is ours."""
     roots = (_MESSAGE.unpack_from(message, 16) for message in netlink.dump(_GETQDISC, _message(0)))
     return frozenset(index for _, index, handle, parent, _ in roots if (handle, parent) == (_HANDLE, _ROOT))
 
 
-def read(netlink: Netlink, interface: str, index: int) -> Shaper:
+def read(netlink: NetlinkSocket, interface: str, index: int) -> Shaper:
     """The shaper that is on an interface of `shaped`."""
     limits = {
         parent & 0xFFFF: struct.unpack_from("=I", options)[0]
@@ -69,7 +69,7 @@ def read(netlink: Netlink, interface: str, index: int) -> Shaper:
     return Shaper(interface, rate, tuple(sorted(classes, key=lambda c: c.minor)))
 
 
-def apply(netlink: Netlink, shaper: Shaper, index: int) -> None:
+def apply(netlink: NetlinkSocket, shaper: Shaper, index: int) -> None:
     """Puts a shaper in the place of whatever is at an interface's root. Raises OSError."""
     remove(netlink, index)
     rest = next(c.minor for c in shaper.classes if c.dscp is None)
@@ -89,7 +89,7 @@ def apply(netlink: Netlink, shaper: Shaper, index: int) -> None:
                 netlink.change(_NEWFILTER, body, CREATE | EXCLUDE)
 
 
-def remove(netlink: Netlink, index: int) -> None:
+def remove(netlink: NetlinkSocket, index: int) -> None:
     """Gives the interface its usual root qdisc back."""
     netlink.delete(_DELQDISC, _message(index, 0, _ROOT))
 
@@ -132,7 +132,7 @@ def _filter_bodies(index: int, minor: int, dscp: int) -> Iterator[bytes]:
         yield _message(index, 0, _HANDLE, info) + _kind("u32", options)
 
 
-def _filters(netlink: Netlink, index: int) -> Iterator[tuple[int, int]]:
+def _filters(netlink: NetlinkSocket, index: int) -> Iterator[tuple[int, int]]:
     """(class, DSCP) of our IPv4 filters; those for IPv6 were made with them."""
     for message in netlink.dump(_GETFILTER, _message(index, 0, _HANDLE)):
         options = attributes(attributes(message[16 + _MESSAGE.size :]).get(_OPTIONS, b""))
@@ -144,7 +144,7 @@ def _filters(netlink: Netlink, index: int) -> Iterator[tuple[int, int]]:
             yield minor & 0xFFFF, value >> _DSCP_SHIFT[protocol]
 
 
-def _classes(netlink: Netlink, index: int) -> Iterator[tuple[int, bytes]]:
+def _classes(netlink: NetlinkSocket, index: int) -> Iterator[tuple[int, bytes]]:
     for message in netlink.dump(_GETCLASS, _message(index)):
         handle = _MESSAGE.unpack_from(message, 16)[2]
         parsed = attributes(message[16 + _MESSAGE.size :])
@@ -152,7 +152,7 @@ def _classes(netlink: Netlink, index: int) -> Iterator[tuple[int, bytes]]:
             yield handle, parsed[_OPTIONS]
 
 
-def _options(netlink: Netlink, kind: int, index: int, name: bytes) -> Iterator[tuple[int, bytes]]:
+def _options(netlink: NetlinkSocket, kind: int, index: int, name: bytes) -> Iterator[tuple[int, bytes]]:
     for message in netlink.dump(kind, _message(index)):
         _family, found, _handle, parent, _info = _MESSAGE.unpack_from(message, 16)
         parsed = attributes(message[16 + _MESSAGE.size :])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from mpq_supervisor.netlink import ALIAS, Netlink
+from mpq_supervisor.netlink import Netlink
+from mpq_supervisor.netlink_encode import ALIAS
 from mpq_supervisor.network import Link
 from mpq_supervisor.plan import LanPlan
 

@@ -8,7 +8,8 @@ from typing import cast
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from mpq_supervisor.config import parse
-from mpq_supervisor.netlink import ALIAS, Netlink, vlan_body
+from mpq_supervisor.netlink import Netlink
+from mpq_supervisor.netlink_encode import ALIAS, vlan_body
 from mpq_supervisor.network import Link
 from mpq_supervisor.plan import make_plan
 from mpq_supervisor.vlan import make_vlans, remove_vlans

@@ -1,0 +1,107 @@
+"""Route netlink's messages as the Structs of `network`. With `netlink_encode` the only importer of pyroute2.
+
+0.1 ms a message, so each is remembered.
+"""
+
+from __future__ import annotations
+
+import socket
+from functools import lru_cache
+from typing import Any
+
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from mpq_supervisor.network import ANY, PROTOCOL, Link, Route, Rule
+
+# linux/rtnetlink.h
+_IFF_UP = 0x1
+_ADDRESS_UNUSABLE = 0x01 | 0x08 | 0x20 | 0x40  # secondary or temporary, duplicate, deprecated, tentative
+_UNREACHABLE = 7  # rtm_type
+_CLONED = 0x200
+_TO_TABLE = 1  # FRA action
+_UNIVERSE = 0
+_VERSION = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
+
+
+@lru_cache(maxsize=256)
+def decode_link(raw: bytes) -> Link:
+    """An interface."""
+    link = _parse(ifinfmsg, raw)
+    return Link(
+        name=link.get_attr("IFLA_IFNAME"),
+        index=link["index"],
+        up=bool(link["flags"] & _IFF_UP),
+        carrier=bool(link.get_attr("IFLA_CARRIER")),
+        mtu=link.get_attr("IFLA_MTU"),
+        txqueuelen=link.get_attr("IFLA_TXQLEN"),
+        alias=link.get_attr("IFLA_IFALIAS") or "",
+    )
+
+
+@lru_cache(maxsize=1024)
+def decode_address(raw: bytes) -> tuple[int, str, int, int] | None:
+    """(interface index, address, prefix length, by whom it was set); None for one that cannot be used."""
+    address = _parse(ifaddrmsg, raw)
+    flags = address.get_attr("IFA_FLAGS") or address["flags"]
+    if address["scope"] != _UNIVERSE or flags & _ADDRESS_UNUSABLE:
+        return None
+    return (
+        address["index"],
+        address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"),
+        address["prefixlen"],
+        address.get_attr("IFA_PROTO") or 0,
+    )
+
+
+@lru_cache(maxsize=8192)
+def decode_route(raw: bytes) -> tuple[tuple[int | None, Route], ...]:
+    """(interface index, route) for every next hop; what we could not write again is left out."""
+    message = _parse(rtmsg, raw)
+    version = _VERSION[message["family"]]
+    destination = message.get_attr("RTA_DST")
+    if message["flags"] & _CLONED or message.get_attr("RTA_VIA") is not None or message["tos"]:
+        return ()
+    route = Route(
+        table=message.get_attr("RTA_TABLE") or message["table"],
+        destination=f"{destination}/{message['dst_len']}" if destination is not None else ANY[version],
+        gateway=message.get_attr("RTA_GATEWAY"),
+        metric=message.get_attr("RTA_PRIORITY") or 0,
+        source=message.get_attr("RTA_PREFSRC"),
+    )
+    if message["type"] == _UNREACHABLE:  # in IPv6 it names the loopback
+        return ((None, route),)
+    hops = message.get_attr("RTA_MULTIPATH")
+    if hops is None:
+        return ((message.get_attr("RTA_OIF"), route),)
+    return tuple((hop["oif"], _with_gateway(route, hop.get_attr("RTA_GATEWAY"))) for hop in hops)
+
+
+@lru_cache(maxsize=1024)
+def decode_rule(raw: bytes) -> Rule | None:
+    """A rule of ours; None for any other."""
+    message = _parse(fibmsg, raw)
+    if message.get_attr("FRA_PROTOCOL") != PROTOCOL:
+        return None
+    return Rule(
+        version=_VERSION[message["family"]],
+        priority=message.get_attr("FRA_PRIORITY") or 0,
+        table=message.get_attr("FRA_TABLE") if message["action"] == _TO_TABLE else None,
+        source=message.get_attr("FRA_SRC"),
+        mark=message.get_attr("FRA_FWMARK"),
+        mask=message.get_attr("FRA_FWMASK"),
+        input=message.get_attr("FRA_IIFNAME"),
+        output=message.get_attr("FRA_OIFNAME"),
+    )
+
+
+def _with_gateway(route: Route, gateway: str | None) -> Route:
+    return Route(route.table, route.destination, None, gateway, route.metric, route.source)
+
+
+def _parse(message: Any, raw: bytes) -> Any:
+    parsed = message(raw)
+    parsed.decode()
+    return parsed

@@ -7,19 +7,17 @@ import hashlib
 import os
 import select
 import socket
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from ipaddress import ip_address
 from itertools import product
-from typing import NamedTuple
 
 import pytest
 
 from mpq_supervisor import pki
 from mpq_supervisor.lifecycle import State
 from mpq_worker.contract import slot_of
+from tests.netns.outer import sniffed
 from tests.netns.product import System, ok, wan_of
 from tools.ping import Stream
 from tools.product import Product
@@ -177,27 +175,11 @@ def test_tcp_arrives_unchanged_by_a_path_that_loses_and_reorders(system: System,
 # ---------------------------------------------------------------- outside
 
 
-class Outer(NamedTuple):
-    """A UDP packet between site and hub, in the middle of the network."""
-
-    up: bool
-    site: tuple[str, int]
-    hub: tuple[str, int]
-    dscp: int
-    payload: bytes
-
-
 def test_outside_there_is_nothing_but_quic_v1_of_each_class(system: System) -> None:
     """From the first Initial of every tunnel on; the router's link to the hub is watched."""
-    with system.inside("router"):
-        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))
-    with sniffer:
-        sniffer.bind(("core", 0x0003))
-        sniffer.setblocking(False)
-        sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    with sniffed(system) as outer:
         ok(system.lab.ctl("site", "restart", "all", wait=10))
         system.until_answered()
-        outer = [packet for packet in map(_outer, _drain(sniffer)) if packet is not None]
     known = {}
     for name, tunnel in system.tunnels.items():
         k = wan_of(name)
@@ -407,25 +389,3 @@ def transfer(system: System, source: str, server: str, port: int, size: int) -> 
             end.shutdown(socket.SHUT_WR)
         assert [end.recv(1) for end in ends] == [b"", b""]  # nothing of it is under way any more
         return sent, [digests[end].hexdigest() for end in reversed(ends)]
-
-
-def _drain(sniffer: socket.socket) -> Iterator[bytes]:
-    with suppress(BlockingIOError):
-        while True:
-            yield sniffer.recv(65_536)
-
-
-def _outer(packet: bytes) -> Outer | None:
-    """None for what is not UDP (ICMP, neighbours)."""
-    if packet[:1] and packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_UDP:
-        dscp, source, to, udp = packet[1] >> 2, packet[12:16], packet[16:20], packet[20:]
-        assert packet[6] & 0x40, "DF"
-    elif packet[:1] and packet[0] >> 4 == 6 and packet[6] == socket.IPPROTO_UDP:
-        dscp = (packet[0] << 4 | packet[1] >> 4) >> 2 & 0x3F
-        source, to, udp = packet[8:24], packet[24:40], packet[40:]
-    else:
-        return None
-    source_port, port = struct.unpack_from("!HH", udp)
-    ends = (str(ip_address(source)), source_port), (str(ip_address(to)), port)
-    up = ends[1][0] in (HUB, HUB6)
-    return Outer(up, ends[not up], ends[up], dscp, udp[8:])

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from tests.netns.product import System
 from tools.sockets import widen
-from tools.topology import HUB, HUB6
+from tools.topology import HUB, HUB6, WANS
 
 
 class Outer(NamedTuple):
-    """A UDP packet between site and hub; `up` is from the site."""
+    """A UDP packet between site and hub; `up` is from the site, `wan` the number of the WAN that it passed."""
 
+    wan: int
     up: bool
     site: tuple[str, int]
     hub: tuple[str, int]
@@ -26,25 +27,28 @@ class Outer(NamedTuple):
 
 @contextmanager
 def sniffed(system: System) -> Iterator[list[Outer]]:
-    """All of them that pass the router's link to the hub meanwhile; the list is filled at the end."""
+    """All of them that pass the router's WAN ports meanwhile; the list is filled at the end."""
     found: list[Outer] = []
     with system.inside("router"):
         sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))
     with sniffer:
-        sniffer.bind(("core", 0x0003))
         sniffer.setblocking(False)
         widen(sniffer)
         yield found
-        found += [packet for packet in map(_outer, _drain(sniffer)) if packet is not None]
+        found += _drain(sniffer)
 
 
-def _drain(sniffer: socket.socket) -> Iterator[bytes]:
+def _drain(sniffer: socket.socket) -> Iterator[Outer]:
+    wans = {f"r{k}": k for k in WANS}
     with suppress(BlockingIOError):
         while True:
-            yield sniffer.recv(65_536)
+            packet, (port, *_) = sniffer.recvfrom(65_536)
+            outer = _outer(wans[port], packet) if port in wans else None
+            if outer is not None:
+                yield outer
 
 
-def _outer(packet: bytes) -> Outer | None:
+def _outer(wan: int, packet: bytes) -> Outer | None:
     """None for what is not UDP (ICMP, neighbours)."""
     if packet[:1] and packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_UDP:
         dscp, source, to, udp = packet[1] >> 2, packet[12:16], packet[16:20], packet[20:]
@@ -57,4 +61,4 @@ def _outer(packet: bytes) -> Outer | None:
     source_port, port = struct.unpack_from("!HH", udp)
     ends = (str(ip_address(source)), source_port), (str(ip_address(to)), port)
     up = ends[1][0] in (HUB, HUB6)
-    return Outer(up, ends[not up], ends[up], dscp, udp[8:])
+    return Outer(wan, up, ends[not up], ends[up], dscp, udp[8:])

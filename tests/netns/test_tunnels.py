@@ -176,7 +176,7 @@ def test_tcp_arrives_unchanged_by_a_path_that_loses_and_reorders(system: System,
 
 
 def test_outside_there_is_nothing_but_quic_v1_of_each_class(system: System) -> None:
-    """From the first Initial of every tunnel on; the router's link to the hub is watched."""
+    """From the first Initial of every tunnel on; the router's WAN ports are watched."""
     with sniffed(system) as outer:
         ok(system.lab.ctl("site", "restart", "all", wait=10))
         system.until_answered()
@@ -190,6 +190,7 @@ def test_outside_there_is_nothing_but_quic_v1_of_each_class(system: System) -> N
     seen: Counter[tuple[str, bool, bool]] = Counter()
     for packet in outer:
         plan = known[(*packet.site, *packet.hub)]
+        assert packet.wan == wan_of(plan.name)
         assert packet.dscp == plan.dscp, (plan.name, packet)
         long = bool(packet.payload[0] & 0x80)
         assert packet.payload[0] & 0x40, "the fixed bit, RFC 9000 section 17"

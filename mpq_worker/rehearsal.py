@@ -8,7 +8,9 @@ all workers, and a worker's own first handshake is faster (docs/decisions/memory
 from __future__ import annotations
 
 import datetime
+import time
 
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -83,6 +85,12 @@ def rehearse(wall_time: float) -> None:
     hub.report(_DURATION)
     if not ready:
         raise HostFault("the rehearsal of a connection failed: this host's libraries do not do what mpq needs")
+
+
+def warm() -> None:
+    """What a spare does before it is wanted: the same again, and a loop, so that their pages are its own."""
+    rehearse(time.time())
+    uvloop.new_event_loop().close()
 
 
 def _exchange(core: Endpoint, peer: Endpoint, source: Address, key: ec.EllipticCurvePrivateKey, now: float) -> bool:

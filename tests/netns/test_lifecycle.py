@@ -125,7 +125,9 @@ def test_permanent_exit_code_is_not_retried_until_told(system: System) -> None:
     assert zygote is not None
     with system.pinged() as pings:
         restarts = system.workers("site")["br3"].restarts
-        resource.prlimit(zygote, resource.RLIMIT_NOFILE, (40, 40))
+        spares = [child.pid for child in psutil.Process(zygote).children() if child.name() == "mpq-spare"]
+        for pid in (zygote, *spares):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (40, 40))
         try:
             end(system.pids("site")["br3"])
             failed = system.until_state("site", State.FAILED, "br3")["br3"]

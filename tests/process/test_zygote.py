@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyprctl
 import pytest
 
@@ -91,6 +92,16 @@ class Nursery:
         await self.tick_until(lambda: self.zygote.rss > 0)
         assert self.zygote.pid is not None
         return self.zygote.pid
+
+    async def spare(self) -> psutil.Process:
+        """The process that waits for an order."""
+
+        def spares() -> list[psutil.Process]:
+            return [child for child in psutil.Process(self.zygote.pid).children() if child.name() == "mpq-spare"]
+
+        await self.until(lambda: [spare.status() for spare in spares()] == [psutil.STATUS_SLEEPING])
+        [spare] = spares()
+        return spare
 
     async def end(self, *processes: Process) -> None:
         for process in processes:
@@ -188,14 +199,62 @@ def test_two_hundred_forks_leave_nothing_behind(run: Run) -> None:
     async def body() -> None:
         async with Nursery() as nursery:
             counts: set[tuple[int, int]] = set()
-            for generation in range(20):
-                workers = [nursery.fork(f"g{generation}n{n}") for n in range(10)]
+            for generation in range(4):
+                workers = [nursery.fork(f"g{generation}n{n}") for n in range(50)]
                 for worker in workers:
                     await nursery.started(worker)
                 await nursery.end(*workers)
+                await nursery.spare()
                 counts.add((descriptors("self"), descriptors(nursery.zygote.pid or 0)))
             assert len(counts) == 1
             assert len(nursery.statuses) == 200
+
+    run(body())
+
+
+def test_spare_becomes_the_next_worker(run: Run) -> None:
+    async def body() -> None:
+        async with Nursery() as nursery:
+            spare = await nursery.spare()
+            worker = nursery.fork("taken", nice=3)
+            assert await nursery.started(worker) == spare.pid
+            status = status_of(spare.pid)
+            assert status["Uid"].split() == status["Gid"].split() == [str(UID)] * 4
+            assert {status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {NOTHING}
+            assert (status["NoNewPrivs"], status["Seccomp"], status["Name"]) == ("1", "2", "mpq-taken")
+            assert os.getpriority(os.PRIO_PROCESS, spare.pid) == 3
+            assert len(os.listdir(f"/proc/{spare.pid}/fd")) == 4
+            assert (await nursery.spare()).pid != spare.pid
+            await nursery.end(worker)
+            assert nursery.statuses == {"taken": -signal.SIGKILL}
+
+    run(body())
+
+
+def test_spare_that_died_is_no_worker_and_is_replaced(run: Run) -> None:
+    async def body() -> None:
+        async with Nursery() as nursery:
+            first = await nursery.spare()
+            first.kill()
+            await nursery.until(lambda: not first.is_running())
+            worker = nursery.fork("alive")
+            assert await nursery.started(worker) != first.pid
+            second = await nursery.spare()
+            assert second.pid not in (first.pid, worker.pid)
+            await nursery.end(worker)
+
+    run(body())
+
+
+def test_no_spare_stays_behind(run: Run) -> None:
+    async def body() -> None:
+        async with Nursery() as nursery:
+            orphan = await nursery.spare()
+            await nursery.answered()
+            os.kill(nursery.zygote.pid or 0, signal.SIGKILL)
+            await nursery.tick_until(lambda: not orphan.is_running())
+            last = await nursery.spare()
+        assert not last.is_running()
 
     run(body())
 

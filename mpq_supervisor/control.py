@@ -26,9 +26,11 @@ from mpq_supervisor.classify import Verdict, parse_packet, rule_counts
 from mpq_supervisor.effects import describe
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.fleet import Fleet
+from mpq_supervisor.inquiry import Inquiry
 from mpq_supervisor.lifecycle import State
 from mpq_supervisor.plan import UnknownName, select
 from mpq_supervisor.requests import (
+    ALARM_VERBS,
     MAX_REQUEST,
     MAX_WAIT,
     PORTAL_VERBS,
@@ -57,10 +59,11 @@ class Classifier(Protocol):
 class Control:
     """Serves `ctl` for one fleet."""
 
-    def __init__(self, fleet: Fleet, configuration: Configuration, classifier: Classifier) -> None:
+    def __init__(self, fleet: Fleet, configuration: Configuration, classifier: Classifier, inquiry: Inquiry) -> None:
         self._fleet = fleet
         self._configuration = configuration
         self._classifier = classifier
+        self._inquiry = inquiry
         self._clients = 0
         self._group: int | None = None
         self._server: asyncio.Server | None = None
@@ -117,6 +120,8 @@ class Control:
             return request
         if request.command not in PORTAL_VERBS:
             return Response(Code.REFUSED, (f"{request.command} is not for the portal",))
+        if request.command == "answer":
+            return self._inquiry.answer(request)
         self._log(f"portal for {request.by}", request)
         return await self._execute(msgspec.structs.replace(request, wait=0.0))
 
@@ -148,6 +153,10 @@ class Control:
         request = decode_request(line)
         if isinstance(request, Response):
             return request
+        if request.command == "answer":
+            return Response(Code.REFUSED, ("answers are the portal's",))
+        if request.command in ALARM_VERBS:  # the portal writes down who did what
+            return await self._inquiry.ask(msgspec.structs.replace(request, by=f"ctl:{_user(uid)}"))
         if request.command not in ("status", "classify"):
             self._log(f"uid {uid}", request)
         return await self._execute(request)
@@ -267,6 +276,13 @@ class Control:
         if self._group is None:
             return uid, False
         return uid, gid == self._group or _is_member(uid, self._group)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _is_member(uid: int, gid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import msgspec
 
 from mpq_supervisor.config import ConfigError, read
 from mpq_supervisor.lifecycle import State
+from mpq_supervisor.portal.alarm import NewSilence
 from mpq_supervisor.requests import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
-from mpq_supervisor.table import host_table, rule_table, worker_page
+from mpq_supervisor.table import alarm_table, host_table, rule_table, worker_page
 
 _DEFAULT_WAIT = 15.0
 _IO_TIMEOUT = 10.0
@@ -33,7 +35,10 @@ def main(args: list[str]) -> int:
         text = _text(options)
     except ConfigError as error:
         return _complain(f"{options.file}: {error}", Code.FAILED)
-    request = Request(verb, names, wait, dscp=getattr(options, "dscp", 0), text=text, confirm=seconds)
+    request = Request(
+        verb, names, wait, dscp=getattr(options, "dscp", 0), text=text, confirm=seconds,
+        numbers=tuple(getattr(options, "numbers", ())), silence=_silence(options),
+    )  # fmt: skip
     try:
         response = ask(options.runtime_dir / SOCKET_NAME, request)
     except PermissionError:
@@ -100,6 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     classify.add_argument("names", metavar="SRC[:PORT]/PROTO DST[:PORT]", nargs="*", action=_Pair)
     classify.add_argument("--dscp", type=int, default=0, help="default: %(default)s")
+    commands.add_parser("alarms", help="what is wrong now, and the silences")
+    acknowledge = commands.add_parser("acknowledge", help="say that you know of alarms")
+    acknowledge.add_argument("names", metavar="RULE/SUBJECT", nargs="+")
+    silence = commands.add_parser("silence", help="raise such alarms, but tell nobody, for a while")
+    silence.add_argument("--rule", default="", help="of this rule; default: any")
+    silence.add_argument("--of", dest="subject", default="", help="of this tunnel or WAN; default: all")
+    silence.add_argument("--minutes", type=int, default=60, help="default: %(default)s")
+    silence.add_argument("--reason", default="", help="for the others")
+    unsilence = commands.add_parser("unsilence", help="end silences")
+    unsilence.add_argument("numbers", metavar="NUMBER", type=int, nargs="+")
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for programs")
     return parser
@@ -136,12 +151,20 @@ def _text(options: argparse.Namespace) -> str:
     return "" if path is None else read(path)
 
 
+def _silence(options: argparse.Namespace) -> NewSilence | None:
+    if options.command != "silence":
+        return None
+    return NewSilence(options.minutes, options.rule, options.subject, options.reason)
+
+
 def _print(command: str, response: Response) -> None:
     out = sys.stdout if response.code in (Code.OK, Code.DIFFERENT) else sys.stderr
     for line in response.lines:
         print(line, file=out)
     if response.rules:
         print(rule_table(response.rules, response.counters))
+    if response.alarms is not None:
+        print(alarm_table(response.alarms, time.time()))
     if response.status is None:
         return
     if command == "show":

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import msgspec
 
 from mpq_supervisor.events import Kind, Marks
-from mpq_supervisor.portal.messages import HostSample, Line, Message, Setup, WorkerSample
+from mpq_supervisor.portal.messages import HostSample, Line, Message, Question, Setup, WorkerSample
 from mpq_supervisor.status import HostStatus
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault
 
@@ -50,6 +50,10 @@ class Feed(logging.Handler):
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+    def ask(self, question: Question) -> bool:
+        """Hands it to the portal at once; False where there is none, or it does not read."""
+        return self._channel is not None and self._send(question)
 
     def tick(self, now: float) -> None:
         """Sends what is due; call several times a second."""

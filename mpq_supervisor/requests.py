@@ -9,6 +9,7 @@ import msgspec
 
 from mpq_supervisor.classify import RuleCount, Verdict
 from mpq_supervisor.effects import Preview
+from mpq_supervisor.portal.alarm import AlarmList, NewSilence
 from mpq_supervisor.status import HostStatus
 
 SOCKET_NAME = "ctl.sock"
@@ -29,9 +30,17 @@ class Code(IntEnum):
     DIFFERENT = 6  # `plan`: there are differences
 
 
-Verb = Literal["status", "start", "stop", "restart", "plan", "reload", "commit", "confirm", "rollback", "classify"]
-PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart"})
+Verb = Literal[
+    "status", "start", "stop", "restart",
+    "plan", "reload", "commit", "confirm", "rollback",
+    "classify",
+    "alarms", "acknowledge", "silence", "unsilence",
+    "answer",
+]  # fmt: skip
+PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart", "answer"})
 """What the portal may ask for, whoever asks it."""
+ALARM_VERBS: frozenset[Verb] = frozenset({"alarms", "acknowledge", "silence", "unsilence"})
+"""What the portal is asked for."""
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,7 +49,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     For classify they are source and destination as `classify.parse_packet` takes them; none asks for the counters.
     `text` is the configuration to plan for, if not the supervisor's file; `confirm` the seconds that a commit lasts,
-    0 for good.
+    0 for good. For acknowledge `names` are alarms, RULE/SUBJECT; `numbers` are silences to end.
     """
 
     command: Verb
@@ -50,11 +59,13 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dscp: int = 0
     text: str = ""
     confirm: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+    numbers: tuple[int, ...] = ()
+    silence: NewSilence | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
     """`lines` are for people, the rest for everything else: `status` restricted to the names, `preview` of a
-    change of the configuration, answers to classify."""
+    change of the configuration, answers to classify, the alarms."""
 
     code: Code
     lines: tuple[str, ...] = ()
@@ -63,6 +74,7 @@ class Response(msgspec.Struct, frozen=True):
     verdicts: tuple[Verdict, ...] = ()
     rules: tuple[RuleCount, ...] = ()
     counters: dict[str, int] = {}
+    alarms: AlarmList | None = None
 
 
 def decode_request(line: bytes) -> Request | Response:

@@ -25,6 +25,7 @@ from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.feed import Feed
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.host import Host
+from mpq_supervisor.inquiry import Inquiry
 from mpq_supervisor.leftovers import Register
 from mpq_supervisor.notify import Notifier
 from mpq_supervisor.orders import WorkerChange
@@ -98,10 +99,10 @@ class _Supervisor:
         self._store.sweep()
         self._fleet = Fleet(plan, secrets, self._host, zygote, register, self._duty, self._store, weights)
         self._configuration.attach(secrets, self._apply, loop.call_later)
-        control = Control(self._fleet, self._configuration, self._host)
-        await control.start(self._directory, plan.supervisor.control_group)
         self._feed = Feed(self._fleet.status)
         logging.getLogger().addHandler(self._feed)
+        control = Control(self._fleet, self._configuration, self._host, Inquiry(self._feed.ask))
+        await control.start(self._directory, plan.supervisor.control_group)
         self._portal = PortalProcess(self._feed, control.attend, partial(_adopt_portal, register, weights))
         self._portal.configure(plan)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mpq_supervisor.classify import RuleCount
+from mpq_supervisor.portal.alarm import AlarmList
 from mpq_supervisor.status import HostStatus, WorkerStatus
 
 _UNKNOWN = "-"
@@ -95,6 +96,24 @@ def duration(seconds: float) -> str:
     if hours < 24:
         return f"{hours}h{minutes:02}m"
     return f"{hours // 24}d{hours % 24:02}h"
+
+
+def alarm_table(found: AlarmList, now: float) -> str:
+    """`ctl alarms`: what is raised, and what nobody is told of; `now` is Unix time."""
+    head = ("ALARM", "SEVERITY", "FOR", "VALUE", "ABOVE", "KNOWN TO")
+    rows = [
+        (a.id, a.severity, duration(now - a.since), f"{a.value:.4g}", f"{a.above:.4g}", a.acknowledged or _UNKNOWN)
+        for a in found.alarms
+    ]
+    lines = _aligned(head, rows) if rows else ["no alarm is raised"]
+    if found.silences:
+        head = ("SILENCE", "RULE", "OF", "ENDS IN", "BY", "REASON")
+        rows = [
+            (str(s.id), s.rule or "any", s.subject or "all", duration(s.until - now), s.by, s.reason)
+            for s in found.silences
+        ]
+        lines += ["", *_aligned(head, rows)]
+    return "\n".join(lines)
 
 
 def _sites(host: HostStatus) -> list[str]:

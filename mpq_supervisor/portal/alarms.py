@@ -13,6 +13,7 @@ import msgspec
 
 from mpq_supervisor.life import SERVING
 from mpq_supervisor.life import State as Life
+from mpq_supervisor.portal.alarm import Alarm, Silence
 from mpq_supervisor.portal.state import FRESH, State, Tunnel
 from mpq_supervisor.schema import Alarm as Rule
 
@@ -21,38 +22,6 @@ _AT_ONCE = ("flapping", "quota")
 """Kinds whose value is a sum already: `seconds` is what the falls are counted over."""
 _EASE = 0.8
 """Of `above`: what is at most so much counts as clear where the rule does not say."""
-
-
-class Alarm(msgspec.Struct, frozen=True):
-    """One rule broken by one subject, a tunnel or a WAN. Unix times; `acknowledged` is who did, empty: nobody."""
-
-    id: str
-    rule: str
-    kind: str
-    severity: str
-    subject: str
-    tunnel: str
-    wan: str
-    traffic_class: str = msgspec.field(name="class")
-    value: float
-    above: float
-    since: float
-    acknowledged: str = ""
-
-
-class Silence(msgspec.Struct, frozen=True):
-    """Alarms of this rule and subject (empty: any) are raised but not sent before `until`."""
-
-    id: int
-    rule: str
-    subject: str
-    until: float
-    by: str
-    reason: str
-
-    def covers(self, alarm: Alarm, now: float) -> bool:
-        """Whether it is meant now."""
-        return now < self.until and self.rule in ("", alarm.rule) and self.subject in ("", alarm.subject)
 
 
 class Change(msgspec.Struct, frozen=True):

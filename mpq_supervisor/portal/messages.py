@@ -3,6 +3,7 @@
     Setup                     first, and again never: another configuration means another portal
     HostSample, WorkerSample  once a second, and at once when a worker's state changed
     Line                      each line of the log from INFO up
+    Question                  when somebody asks `ctl` for what only the portal knows
 
 `at` is Unix time in seconds.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from mpq_supervisor.events import Marks
+from mpq_supervisor.requests import Request
 from mpq_supervisor.schema import Alarm, Token, Webhook
 from mpq_supervisor.status import WorkerStatus
 
@@ -67,4 +69,11 @@ class Line(_Message, frozen=True):
     marks: Marks | None = None
 
 
-Message = Setup | HostSample | WorkerSample | Line
+class Question(_Message, frozen=True):
+    """What `ctl` asks; the answer goes over the orders' socket, see `inquiry`."""
+
+    number: int
+    request: Request
+
+
+Message = Setup | HostSample | WorkerSample | Line | Question

@@ -9,8 +9,10 @@ import ssl
 import time
 from pathlib import Path
 
+import msgspec
 import uvicorn
 
+from mpq_supervisor.portal import console
 from mpq_supervisor.portal.app import make_app
 from mpq_supervisor.portal.auth import Gate
 from mpq_supervisor.portal.exposition import Exposition
@@ -18,11 +20,12 @@ from mpq_supervisor.portal.history.query import History
 from mpq_supervisor.portal.history.recorder import Recorder
 from mpq_supervisor.portal.history.samples import Batch, Sampler, event_of
 from mpq_supervisor.portal.journal import Journal
-from mpq_supervisor.portal.messages import Line, Message, Setup
-from mpq_supervisor.portal.orders import Orders
+from mpq_supervisor.portal.messages import Line, Message, Question, Setup
+from mpq_supervisor.portal.orders import Orders, Unanswered
 from mpq_supervisor.portal.parts import Parts
 from mpq_supervisor.portal.state import State
 from mpq_supervisor.portal.watch import Watch
+from mpq_supervisor.requests import Request
 from mpq_worker.channel import Channel, ChannelClosed
 
 READ_BUDGET = 256
@@ -70,6 +73,7 @@ class Service:
         config.load()
         config.ssl = tls
         self._server = uvicorn.Server(config)
+        self._answers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Until the supervisor ends the feed, or SIGTERM. Raises OSError when an address cannot be had."""
@@ -116,6 +120,17 @@ class Service:
         self._state.take(message, time.monotonic())
         if isinstance(message, Line) and message.marks is not None:
             self._parts.journal.add(event_of(message, message.marks))
+        elif isinstance(message, Question):
+            task = asyncio.get_running_loop().create_task(self._answer(message))
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
+
+    async def _answer(self, question: Question) -> None:
+        text = msgspec.json.encode(console.respond(self._parts, question.request)).decode()
+        try:
+            await self._parts.orders.ask(Request("answer", numbers=(question.number,), text=text))
+        except Unanswered as error:
+            log.warning("portal: %s", error)
 
 
 def _listener(address: str, port: int) -> socket.socket:

@@ -18,7 +18,7 @@ from collections import deque
 
 import msgspec
 
-from mpq_supervisor.portal.alarms import Alarm
+from mpq_supervisor.portal.alarm import Alarm
 
 MAX_QUEUE = 1000
 TIMEOUT = 10.0

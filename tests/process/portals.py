@@ -24,6 +24,7 @@ import msgspec
 from mpq_supervisor.change import Configuration
 from mpq_supervisor.control import Control
 from mpq_supervisor.feed import Feed
+from mpq_supervisor.inquiry import Inquiry
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.portal.api.models import Problem
 from mpq_supervisor.portal.auth import hash_of
@@ -67,8 +68,9 @@ class Portals:
         supervisor = msgspec.structs.replace(plan.supervisor, state_directory=str(self.directory))
         self.plan = msgspec.structs.replace(plan, portal=portal, supervisor=supervisor)
         self.rig = Rig(self.plan, runtime)
-        self.control = Control(self.rig.fleet, cast(Configuration, SimpleNamespace(plan=self.plan)), self.rig.network)
         self.feed = Feed(self.rig.fleet.status)
+        configuration = cast(Configuration, SimpleNamespace(plan=self.plan))
+        self.control = Control(self.rig.fleet, configuration, self.rig.network, Inquiry(self.feed.ask))
         LOG.addHandler(self.feed)
         LOG.setLevel(logging.INFO)
         self.pids: list[int | None] = []

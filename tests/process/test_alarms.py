@@ -21,6 +21,7 @@ from mpq_supervisor import portal_process
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.schema import Alarm, Webhook
 from tests.process.portals import Portals, free_port
+from tests.process.test_control import ctl_in_thread
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -122,6 +123,44 @@ def test_from_raised_to_over(
             assert len(receiver.got) == 6
             page = (await portals.get(f"{API}/events?kind=alarm&limit=1000")).json()
             assert page["events"][0]["text"] == "alarm gone: cr2: is down"
+
+    run(body())
+
+
+def test_from_the_command_line(
+    run: Run, site_plan: HostPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path, alarm=(RULE,)) as portals:
+            await portals.control.start(tmp_path, "no-such-group")
+
+            async def out(code: int, *args: str) -> str:
+                assert await ctl_in_thread(tmp_path, *args) == code
+                return capsys.readouterr().out
+
+            assert await out(0, "alarms") == "no alarm is raised\n"
+            portals.rig.network.set_link("wan5", False)
+            async with asyncio.timeout(15):
+                while "gone/br2" not in await out(0, "alarms"):
+                    await asyncio.sleep(0.1)
+            line = next(
+                li for li in (await out(0, "acknowledge", "gone/br2")).splitlines() if li.startswith("gone/br2")
+            )
+            assert line.split()[-1] == "ctl:root"
+            assert await ctl_in_thread(tmp_path, "acknowledge", "gone/br1") == 3
+            assert capsys.readouterr().err == 'no alarm "gone/br1" is raised\n'
+            assert await out(0, "silence", "--of", "wan5", "--minutes", "90", "--reason", "dish is moved")
+            line = (await out(0, "alarms")).splitlines()[-1]
+            assert line.split()[:4] == ["1", "any", "wan5", "1h29m"]
+            assert line.endswith("ctl:root  dish is moved")
+            assert await out(0, "unsilence", "1")
+            assert await out(3, "unsilence", "1")
+            async with asyncio.timeout(5):
+                while len((await portals.get(f"{API}/events?kind=audit")).json()["events"]) < 3:
+                    await asyncio.sleep(0.1)
+            audits = (await portals.get(f"{API}/events?kind=audit")).json()["events"]
+            assert audits[0]["text"] == "ctl:root (operator): acknowledge gone/br2: nobody → ctl:root"
+            assert {event["reason"] for event in audits} == {"ctl:root"}
 
     run(body())
 

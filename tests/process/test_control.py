@@ -17,6 +17,7 @@ from mpq_supervisor import ctl
 from mpq_supervisor.change import ChangeRefused, Configuration
 from mpq_supervisor.control import Control
 from mpq_supervisor.effects import Change, Effect, Preview
+from mpq_supervisor.inquiry import Inquiry
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.requests import MAX_REQUEST, SOCKET_NAME
 from tests.process.conftest import Rig
@@ -24,6 +25,7 @@ from tests.process.conftest import Rig
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
 Run = Callable[[Coroutine[Any, Any, None]], None]
 Capture = pytest.CaptureFixture[str]
+NO_PORTAL = Inquiry(lambda _: False)
 
 
 async def ctl_in_thread(directory: Path, *args: str) -> int:
@@ -70,7 +72,7 @@ class Served:
         self.directory = directory
         self.rig = Rig(plan, directory)
         self.configuration = Changes(plan)
-        self.control = Control(self.rig.fleet, cast(Configuration, self.configuration), self.rig.network)
+        self.control = Control(self.rig.fleet, cast(Configuration, self.configuration), self.rig.network, NO_PORTAL)
 
     async def __aenter__(self) -> Served:
         await self.control.start(self.directory, "no-such-group")
@@ -173,6 +175,17 @@ def test_changes_of_the_configuration(run: Run, site_plan: HostPlan, tmp_path: P
             assert await served.ctl("plan", str(tmp_path / "missing.toml")) == 1
             assert "missing.toml: No such file" in capsys.readouterr().err
             assert await served.ctl("commit", "--confirm", "0.5") == 2
+
+    run(body())
+
+
+def test_alarms_need_a_portal(run: Run, site_plan: HostPlan, tmp_path: Path, capsys: Capture) -> None:
+    async def body() -> None:
+        async with Served(site_plan, tmp_path) as served:
+            assert await served.ctl("alarms") == 1
+            assert capsys.readouterr().err == "there is no portal: see [portal] in the configuration\n"
+            assert await served.ctl("silence", "--minutes", "0") == 2
+            assert "Expected `int` >= 1 - at `$.silence.minutes`" in capsys.readouterr().err
 
     run(body())
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
-from mpq_supervisor.portal.alarms import Alarm, Silence
 from mpq_supervisor.portal.history.query import Point
 from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.status import WorkerStatus
 
 Action = Literal["start", "stop", "restart"]
 Level = Literal["info", "warning", "error"]
-_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
-"""What goes into the audit log must not look like two lines of it."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -132,19 +128,3 @@ class EventPage(msgspec.Struct, frozen=True):
 
     events: tuple[Event, ...]
     before: int | None
-
-
-class AlarmList(msgspec.Struct, frozen=True):
-    """What is raised, and what is silenced."""
-
-    alarms: tuple[Alarm, ...]
-    silences: tuple[Silence, ...]
-
-
-class NewSilence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Empty `rule` or `subject` means any."""
-
-    minutes: Annotated[int, Meta(ge=1, le=44_640)]
-    rule: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
-    subject: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
-    reason: Annotated[str, Meta(max_length=200, pattern=_ONE_LINE)] = ""

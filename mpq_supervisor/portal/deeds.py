@@ -1,0 +1,47 @@
+"""What people do about alarms, through the API or `ctl`: done, kept, and written down with who did it."""
+
+from __future__ import annotations
+
+import time
+
+from mpq_supervisor.portal.alarm import Alarm, AlarmList, NewSilence, Silence
+from mpq_supervisor.portal.auth import Identity
+from mpq_supervisor.portal.parts import Parts
+
+
+def alarm_list(parts: Parts) -> AlarmList:
+    """As it is now."""
+    found = parts.watch.alarms
+    return AlarmList(tuple(found.active.values()), tuple(found.silences.values()))
+
+
+def acknowledge(parts: Parts, who: Identity, key: str) -> Alarm | None:
+    """Somebody knows of the alarm RULE/SUBJECT; None where none is raised."""
+    before = parts.watch.alarms.active.get(key)
+    alarm = parts.watch.alarms.acknowledge(key, who.name)
+    if before is None or alarm is None:
+        return None
+    parts.watch.save()
+    parts.audit(who, f"acknowledge {key}", before.acknowledged or "nobody", who.name)
+    return alarm
+
+
+def silence(parts: Parts, who: Identity, wanted: NewSilence) -> Silence | None:
+    """A new one; None where there are too many."""
+    until = time.time() + 60 * wanted.minutes
+    made = parts.watch.alarms.silence(wanted.rule, wanted.subject, until, who.name, wanted.reason)
+    if made is None:
+        return None
+    parts.watch.save()
+    what = f"{wanted.rule or 'any rule'}/{wanted.subject or 'all'}"
+    parts.audit(who, f"silence {what}", "told", f"silent for {wanted.minutes} min: {wanted.reason}")
+    return made
+
+
+def unsilence(parts: Parts, who: Identity, number: int) -> bool:
+    """Ends a silence; False where there is none of that number."""
+    if parts.watch.alarms.silences.pop(number, None) is None:
+        return False
+    parts.watch.save()
+    parts.audit(who, f"silence {number}", "silent", "told")
+    return True

@@ -3,6 +3,7 @@
     preview   what a text would change, and nothing else
     reload    the file, for good
     commit    the file, for so many seconds; then back to what ran before, unless `confirm` comes
+    patch     some fields of one worker, in the file and in what runs, or in neither
 
 While a commit is unconfirmed, and after it was rolled back, the text that ran before it is in the state directory;
 a supervisor that starts finds it there and runs it, whatever the file says, until the file is reloaded or committed.
@@ -11,11 +12,12 @@ a supervisor that starts finds it there and runs it, whatever the file says, unt
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from mpq_supervisor.config import Config, ConfigError, accept, read
+from mpq_supervisor.edit import ConfigField, EditFault, Value, edit, fields_of
 from mpq_supervisor.effects import Preview, describe, differences
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.files import write_atomically
@@ -38,6 +40,10 @@ class ChangeRefused(Exception):
     def __init__(self, lines: list[str]) -> None:
         super().__init__("; ".join(lines))
         self.lines = lines
+
+
+class FileDiffers(ChangeRefused):
+    """The file is not what runs, and must not come along with what was asked for."""
 
 
 class Timer(Protocol):
@@ -110,6 +116,35 @@ class Configuration:
         self._arm(seconds)
         return done
 
+    def fields(self, name: str) -> tuple[ConfigField, ...]:
+        """What the configuration says of the worker of that name."""
+        worker = next(worker for worker in self.plan.workers if worker.name == name)
+        return fields_of(self.config, worker)
+
+    def patch(self, name: str, changes: Mapping[str, Value]) -> Preview:
+        """Changes `fields` of a worker in the file, and goes over to it. Raises ChangeRefused, FileDiffers."""
+        known = {field.path for field in self.fields(name)}
+        strange = [f"{path}: no field of {name}" for path in changes if path not in known]
+        if strange:
+            raise ChangeRefused(strange)
+        if self._kept.exists() or self._read() != self.text:
+            raise FileDiffers([f"{self._path} is not what runs: reload or commit it first"])
+        try:
+            examined = self._examine(edit(self.text, changes))
+        except EditFault as fault:
+            raise ChangeRefused([str(fault)]) from fault
+        found = differences(self.config, examined[1])
+        strange = [f"{one.path}: would change too" for one in found if one.path not in changes]
+        if strange:
+            raise ChangeRefused(strange)
+        before = self.text
+        self._write(examined[0])
+        try:
+            return self._go(*examined)
+        except ChangeRefused:
+            self._write(before)
+            raise
+
     def confirm(self) -> bool:
         """What was committed is good; False if no commit waits for that, or it was rolled back."""
         if self._timer is None:
@@ -144,6 +179,19 @@ class Configuration:
             raise ChangeRefused([f"{name}: {problem}" for problem in error.problems]) from error
         except HostFault as fault:
             raise ChangeRefused([str(fault)]) from fault
+
+    def _read(self) -> str:
+        try:
+            return read(self._path)
+        except ConfigError as error:
+            raise ChangeRefused([f"{self._path}: {problem}" for problem in error.problems]) from error
+
+    def _write(self, text: str) -> None:
+        path = self._path.resolve()
+        try:
+            write_atomically(path, text.encode(), path.stat().st_mode & 0o777)
+        except OSError as error:
+            raise ChangeRefused([f"{path}: cannot be written: {error.strerror}"]) from error
 
     def _difference(self, config: Config, plan: HostPlan, secrets: Secrets) -> Preview:
         credentials = secrets.credentials != self._credentials

@@ -20,10 +20,10 @@ from typing import Protocol
 import msgspec
 
 from mpq_supervisor import happenings, lifecycle
-from mpq_supervisor.change import ChangeRefused, Configuration
+from mpq_supervisor.change import ChangeRefused, Configuration, FileDiffers
 from mpq_supervisor.classifier import Packet
 from mpq_supervisor.classify import Verdict, parse_packet, rule_counts
-from mpq_supervisor.effects import describe
+from mpq_supervisor.effects import Preview, describe
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.fleet import Fleet
 from mpq_supervisor.inquiry import Inquiry
@@ -177,6 +177,8 @@ class Control:
             return Response(Code.UNKNOWN, (str(unknown),))
         code = Code.OK
         match request.command:
+            case "fields" | "patch":
+                return self._configure(request, names)
             case "start":
                 self._fleet.command(names, happenings.StartWanted())
                 code = await self._come_up(names, request.wait, {})
@@ -209,6 +211,17 @@ class Control:
             return Response(Code.FAILED, (f"no [[lan]] has a route to {source}",))
         return Response(Code.OK, tuple(map(str, verdicts)), verdicts=verdicts)
 
+    def _configure(self, request: Request, names: tuple[str, ...]) -> Response:
+        if len(names) != 1:
+            return Response(Code.USAGE, ("one worker at a time",))
+        if request.command == "fields":
+            return Response(Code.OK, fields=self._configuration.fields(names[0]))
+        try:
+            preview = self._configuration.patch(names[0], request.changes)
+        except ChangeRefused as refused:
+            return self._refuse("patch", refused)
+        return self._tell("patch", preview)
+
     def _change(self, request: Request) -> Response:
         configuration = self._configuration
         try:
@@ -227,12 +240,19 @@ class Control:
                 case _:
                     preview = configuration.reload()
         except ChangeRefused as refused:
-            for line in (*refused.lines, "refused, going on as before"):
-                log.error("%s: %s", request.command, line, extra=marks(Kind.CONFIG))
-            return Response(Code.FAILED, tuple(refused.lines))
+            return self._refuse(request.command, refused)
+        return self._tell(request.command, preview)
+
+    def _refuse(self, command: str, refused: ChangeRefused) -> Response:
+        for line in (*refused.lines, "refused, going on as before"):
+            log.error("%s: %s", command, line, extra=marks(Kind.CONFIG))
+        code = Code.DIFFERENT if isinstance(refused, FileDiffers) else Code.FAILED
+        return Response(code, tuple(refused.lines))
+
+    def _tell(self, command: str, preview: Preview) -> Response:
         lines = tuple(describe(preview)) or ("nothing changed",)
         for line in lines:
-            log.info("%s: %s", request.command, line, extra=marks(Kind.CONFIG))
+            log.info("%s: %s", command, line, extra=marks(Kind.CONFIG))
         return Response(Code.OK, lines, preview=preview)
 
     async def _come_up(self, names: tuple[str, ...], seconds: float, before: dict[str, lifecycle.Life]) -> Code:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from mpq_supervisor.classify import RuleCount, Verdict
+from mpq_supervisor.edit import ConfigField, Value
 from mpq_supervisor.effects import Preview
 from mpq_supervisor.portal.alarm import AlarmList, NewSilence
 from mpq_supervisor.status import HostStatus
@@ -27,17 +28,18 @@ class Code(IntEnum):
     UNKNOWN = 3  # no such name
     UNREACHABLE = 4
     REFUSED = 5
-    DIFFERENT = 6  # `plan`: there are differences
+    DIFFERENT = 6  # `plan`: there are differences; `patch`: the file is not what runs
 
 
 Verb = Literal[
     "status", "start", "stop", "restart",
     "plan", "reload", "commit", "confirm", "rollback",
     "classify",
+    "fields", "patch",
     "alarms", "acknowledge", "silence", "unsilence",
     "answer",
 ]  # fmt: skip
-PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart", "answer"})
+PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart", "fields", "patch", "answer"})
 """What the portal may ask for, whoever asks it."""
 ALARM_VERBS: frozenset[Verb] = frozenset({"alarms", "acknowledge", "silence", "unsilence"})
 """What the portal is asked for."""
@@ -49,7 +51,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     For classify they are source and destination as `classify.parse_packet` takes them; none asks for the counters.
     `text` is the configuration to plan for, if not the supervisor's file; `confirm` the seconds that a commit lasts,
-    0 for good. For acknowledge `names` are alarms, RULE/SUBJECT; `numbers` are silences to end.
+    0 for good. `changes` are fields of one worker, see `edit`. For acknowledge `names` are alarms, RULE/SUBJECT;
+    `numbers` are silences to end.
     """
 
     command: Verb
@@ -59,6 +62,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dscp: int = 0
     text: str = ""
     confirm: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+    changes: dict[str, Value] = {}
     numbers: tuple[int, ...] = ()
     silence: NewSilence | None = None
 
@@ -75,6 +79,7 @@ class Response(msgspec.Struct, frozen=True):
     rules: tuple[RuleCount, ...] = ()
     counters: dict[str, int] = {}
     alarms: AlarmList | None = None
+    fields: tuple[ConfigField, ...] = ()
 
 
 def decode_request(line: bytes) -> Request | Response:

@@ -50,6 +50,8 @@ def make_app(parts: Parts) -> ASGIApp:
             tunnels.tunnel,
             tunnels.tunnel_metrics,
             tunnels.logs,
+            tunnels.config,
+            tunnels.configure,
             tunnels.start,
             tunnels.stop,
             tunnels.restart,

@@ -21,8 +21,10 @@ from typing import Any, cast
 
 import msgspec
 
-from mpq_supervisor.change import Configuration
+from mpq_supervisor.change import ChangeRefused, Configuration
 from mpq_supervisor.control import Control
+from mpq_supervisor.edit import ConfigField, Value
+from mpq_supervisor.effects import Change, Effect, Preview
 from mpq_supervisor.feed import Feed
 from mpq_supervisor.inquiry import Inquiry
 from mpq_supervisor.plan import HostPlan
@@ -33,6 +35,7 @@ from mpq_supervisor.schema import Portal, Token
 from tests.process.bad_inputs import Input
 from tests.process.conftest import Rig
 
+FIELD = ConfigField("wan[wan5].mtu", 1400, "restart", True)
 LOG = logging.getLogger("mpq_supervisor")
 TOKENS = {role: secrets.token_urlsafe(32) for role in ("viewer", "operator", "admin")}
 EXPIRED = secrets.token_urlsafe(32)
@@ -69,8 +72,11 @@ class Portals:
         self.plan = msgspec.structs.replace(plan, portal=portal, supervisor=supervisor)
         self.rig = Rig(self.plan, runtime)
         self.feed = Feed(self.rig.fleet.status)
-        configuration = cast(Configuration, SimpleNamespace(plan=self.plan))
-        self.control = Control(self.rig.fleet, configuration, self.rig.network, Inquiry(self.feed.ask))
+        configuration = SimpleNamespace(plan=self.plan, fields=lambda name: (FIELD,), patch=self._patch)
+        self.patched: list[tuple[str, dict[str, Value]]] = []
+        self.refusal: ChangeRefused | None = None
+        inquiry = Inquiry(self.feed.ask)
+        self.control = Control(self.rig.fleet, cast(Configuration, configuration), self.rig.network, inquiry)
         LOG.addHandler(self.feed)
         LOG.setLevel(logging.INFO)
         self.pids: list[int | None] = []
@@ -99,6 +105,13 @@ class Portals:
         """What it has on disk and in the log."""
         LOG.removeHandler(self.feed)
         shutil.rmtree(self.directory)
+
+    def _patch(self, name: str, changes: dict[str, Value]) -> Preview:
+        """In the place of `Configuration.patch`."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.patched.append((name, changes))
+        return Preview((Change(FIELD.path, "1400", "1300", Effect.RESTART, True),), {name: "restart"})
 
     async def _tick(self) -> None:
         while True:
@@ -152,6 +165,15 @@ class Portals:
                     Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
                 )
             return answers
+
+    async def audits(self, count: int) -> list[dict[str, Any]]:
+        """The audit events, once there are so many; the history has them a second later."""
+        async with asyncio.timeout(5):
+            while True:
+                found: list[dict[str, Any]] = (await self.get("/api/v1/events?kind=audit")).json()["events"]
+                if len(found) >= count:
+                    return found
+                await asyncio.sleep(0.1)
 
     @asynccontextmanager
     async def listening(self, role: str = "viewer") -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:

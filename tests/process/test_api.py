@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mpq_supervisor.change import ChangeRefused, FileDiffers
 from mpq_supervisor.plan import HostPlan
 from tests.process.bad_inputs import inputs
 from tests.process.conftest import SITE
@@ -35,9 +36,10 @@ def test_who_may_what(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
                     assert operation["security"] == [{"bearer": []}], path
                     where = path.format(name="cr1", rule="r", subject="s", number=1)
                     assert (await portals.ask(method.upper(), where, "")).status == 401, path
-                    if method in ("post", "delete") and "validate" not in path:
+                    if method in ("post", "patch", "delete") and "validate" not in path:
                         answer = await portals.ask(method.upper(), where, "viewer")
-                        assert (answer.status, answer.json()["detail"]) == (403, "viewer is viewer, not operator")
+                        role = "admin" if method == "patch" else "operator"
+                        assert (answer.status, answer.json()["detail"]) == (403, f"viewer is viewer, not {role}")
             assert portals.rig.fleet.summary() == "6 UP"
 
     run(body())
@@ -168,6 +170,35 @@ def test_a_configuration_is_looked_at(run: Run, site_plan: HostPlan, tmp_path: P
                 answer = (await portals.ask("POST", f"{API}/config/validate", "viewer", {"toml": text})).json()
                 assert answer["good"] is not verdict
                 assert [problem[: len(verdict[0])] for problem in answer["problems"][:1]] == verdict
+
+    run(body())
+
+
+def test_the_configuration_of_a_tunnel(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    changes = {"changes": {"wan[wan5].mtu": 1300}}
+
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            path = f"{API}/tunnels/br2/config"
+            assert (await portals.get(path)).json() == [
+                {"path": "wan[wan5].mtu", "value": 1400, "effect": "restart", "coupled": True}
+            ]
+            assert (await portals.ask("PATCH", path, "operator", changes)).status == 403
+            done = await portals.ask("PATCH", path, "admin", changes)
+            assert done.json()["workers"] == {"br2": "restart"}
+            assert done.json()["fields"][0]["effect"] == "restart"
+            done = await portals.ask("POST", path, "admin", changes, X_HTTP_Method_Override="PATCH")
+            assert done.status == 200
+            assert portals.patched == [("br2", {"wan[wan5].mtu": 1300})] * 2
+            bad: object
+            for bad in ({}, {"changes": {}}, {"changes": {"x": {}}}, {"changes": {"x": 1}, "more": 1}):
+                assert (await portals.ask("PATCH", path, "admin", bad)).status == 400
+            for refusal, status in ((ChangeRefused(["wan[1].mtu: no"]), 422), (FileDiffers(["differs"]), 409)):
+                portals.refusal = refusal
+                assert (await portals.ask("PATCH", path, "admin", changes)).status == status
+            found = await portals.audits(2)
+            assert found[0]["text"] == "admin (admin): set wan[wan5].mtu: 1400 → 1300"
+            assert (found[0]["tunnel"], found[0]["reason"]) == ("br2", "admin")
 
     run(body())
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from mpq_supervisor import change, pki
-from mpq_supervisor.change import KEPT, ChangeRefused, Configuration
+from mpq_supervisor.change import KEPT, ChangeRefused, Configuration, FileDiffers
 from mpq_supervisor.config import ConfigError
+from mpq_supervisor.edit import ConfigField, Value
 from mpq_supervisor.effects import describe
 from mpq_supervisor.orders import WorkerChange, worker_changes
 from mpq_supervisor.plan import HostPlan
@@ -256,3 +257,80 @@ def test_without_a_place_for_the_way_back_there_is_no_commit(host: Host) -> None
     with pytest.raises(ChangeRefused, match="there would be no way back"):
         host.running.commit(60.0)
     assert host.mtu == 1400
+
+
+COMMENTED = ("supervisor = ", "# kept\nsupervisor = ")
+
+
+def test_a_patch_is_in_the_file_and_runs(host: Host) -> None:
+    host.edit(*COMMENTED)
+    host.running.reload()
+    host.file.chmod(0o640)
+    preview = host.running.patch("br1", {"wan[wan4].mtu": 1300})
+    assert [(c.path, c.old, c.new) for c in preview.fields] == [("wan[wan4].mtu", "1400", "1300")]
+    assert preview.workers == {"cr1": "restart", "br1": "restart", "df1": "restart"}
+    assert host.mtu == 1300
+    assert "mtu = 1300" in host.file.read_text()
+    assert "# kept\n" in host.file.read_text()
+    assert host.file.stat().st_mode & 0o777 == 0o640
+    host.running.patch("br1", {"wan[wan4].mtu": None})
+    assert host.mtu == 1400
+    assert describe(host.running.reload()) == []
+
+
+def test_a_patch_of_a_class(host: Host) -> None:
+    with pytest.raises(ChangeRefused, match=r"class\[bulk\]\.txqueuelen: the file has no \[\[class\]\] of that name"):
+        host.running.patch("br1", {"class[bulk].txqueuelen": 55})
+    host.file.write_text(host.good + '[[class]]\nname = "bulk"\n')
+    host.running.reload()
+    assert host.running.patch("br1", {"class[bulk].txqueuelen": 55}).workers == {}
+    assert host.running.plan.tunnels[0].txqueuelen == 55
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"wan[wan4].mtu": 100}, r"the text: wan\[0\]\.mtu"),
+        ({"wan[wan4].mtu": "1300"}, r"wan\[0\]\.mtu"),
+        ({"wan[wan4].name": "wan5"}, "no field of br1"),
+        ({"wan[wan5].mtu": 1300}, "no field of br1"),
+        ({"identity.key": "/etc/shadow"}, "no field of br1"),
+        ({"class[critical].dscp": 1}, "no field of br1"),
+        ({"wan[wan4].interface": 'x"\n[nat]'}, r"wan\[0\]\.interface"),
+    ],
+)
+def test_a_patch_that_is_wrong_changes_nothing(host: Host, changes: dict[str, Value], problem: str) -> None:
+    before = host.file.read_bytes()
+    with pytest.raises(ChangeRefused, match=problem):
+        host.running.patch("br1", changes)
+    assert (host.file.read_bytes(), host.applied) == (before, [])
+
+
+def test_a_patch_that_the_host_refuses_leaves_the_file(host: Host) -> None:
+    before, host.fault = host.file.read_bytes(), "no"
+    with pytest.raises(ChangeRefused, match="no"):
+        host.running.patch("br1", {"wan[wan4].mtu": 1300})
+    assert (host.file.read_bytes(), host.mtu) == (before, 1400)
+
+
+def test_a_patch_takes_nothing_else_along(host: Host) -> None:
+    host.edit('interface = "wan4"', 'interface = "wan9"')
+    with pytest.raises(FileDiffers, match="is not what runs"):
+        host.running.patch("br1", {"wan[wan4].mtu": 1300})
+
+
+def test_a_file_that_cannot_be_written(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(change, "write_atomically", fail)
+    with pytest.raises(ChangeRefused, match="cannot be written: Permission denied"):
+        host.running.patch("br1", {"wan[wan4].mtu": 1300})
+    assert host.applied == []
+
+
+def test_fields_tell_what_a_change_does(host: Host) -> None:
+    fields = {field.path: field for field in host.running.fields("br1")}
+    assert fields["wan[wan4].mtu"] == ConfigField("wan[wan4].mtu", 1400, "restart", True)
+    assert fields["wan[wan4].rate_mbit"] == ConfigField("wan[wan4].rate_mbit", None, "hot", False)
+    assert {path.partition("[")[0] for path in fields} == {"wan", "class"}

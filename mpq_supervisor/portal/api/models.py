@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
+from mpq_supervisor.edit import Value, Word
+from mpq_supervisor.orders import WorkerChange
 from mpq_supervisor.portal.history.query import Point
 from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.status import WorkerStatus
@@ -54,6 +57,29 @@ class Ordered(msgspec.Struct, frozen=True):
     tunnel: str
     action: Action
     state: str
+
+
+class ConfigChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """New values by the paths of `ConfigField`s; null is the default."""
+
+    changes: Annotated[dict[str, Value], Meta(min_length=1, max_length=50)]
+
+
+class ChangedField(msgspec.Struct, frozen=True):
+    """A field as it was and is, as text."""
+
+    path: str
+    old: str | None
+    new: str | None
+    effect: Word
+    coupled: bool
+
+
+class ConfigChanged(msgspec.Struct, frozen=True):
+    """What was changed, and what becomes of which worker: restart, add, remove, or sites; the others go on."""
+
+    fields: tuple[ChangedField, ...]
+    workers: dict[str, WorkerChange]
 
 
 class Sample(msgspec.Struct, frozen=True):

@@ -20,6 +20,8 @@ REFUSALS = {
     404: ResponseSpec(Problem, description="No such thing here."),
     405: ResponseSpec(Problem, description="Not with this method."),
     413: ResponseSpec(Problem, description="The body is larger than 512 KiB."),
+    409: ResponseSpec(Problem, description="The file is not what runs; it has to be reloaded or committed first."),
+    422: ResponseSpec(Problem, description="Understood, but not possible; `extra` says what is wrong, line by line."),
     429: ResponseSpec(Problem, description="Too many bad tokens from this address; Retry-After says how long."),
     503: ResponseSpec(Problem, description="The supervisor or the history does not answer."),
 }
@@ -27,4 +29,5 @@ REFUSALS = {
 
 get = partial(litestar.get, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
 post = partial(litestar.post, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
+patch = partial(litestar.patch, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
 delete = partial(litestar.delete, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])

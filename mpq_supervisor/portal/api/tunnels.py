@@ -6,17 +6,28 @@ import logging
 from typing import Annotated, Any
 
 from litestar import Request
-from litestar.exceptions import ServiceUnavailableException
+from litestar.exceptions import ClientException, ServiceUnavailableException
 from litestar.params import Parameter
-from litestar.status_codes import HTTP_202_ACCEPTED
+from litestar.status_codes import HTTP_202_ACCEPTED, HTTP_409_CONFLICT, HTTP_422_UNPROCESSABLE_ENTITY
 
-from mpq_supervisor.portal.api.models import Action, Level, LogLine, Ordered, Sample
-from mpq_supervisor.portal.api.routes import get, post
+from mpq_supervisor.edit import WORDS, ConfigField
+from mpq_supervisor.effects import Preview
+from mpq_supervisor.portal.api.models import (
+    Action,
+    ChangedField,
+    ConfigChange,
+    ConfigChanged,
+    Level,
+    LogLine,
+    Ordered,
+    Sample,
+)
+from mpq_supervisor.portal.api.routes import get, patch, post
 from mpq_supervisor.portal.auth import Role
 from mpq_supervisor.portal.metrics import samples
 from mpq_supervisor.portal.orders import Unanswered
 from mpq_supervisor.portal.parts import parts_of, who_of
-from mpq_supervisor.requests import Code
+from mpq_supervisor.requests import Code, Response
 from mpq_supervisor.requests import Request as Order
 from mpq_supervisor.status import WorkerStatus
 
@@ -80,17 +91,53 @@ async def restart(request: Request[Any, Any, Any], name: Name) -> Ordered:
     return await _order(request, name, "restart")
 
 
+@get("/tunnels/{name:str}/config", tags=["tunnels"])
+async def config(request: Request[Any, Any, Any], name: Name) -> list[ConfigField]:
+    """The fields it depends on, and what a change of each does; none: nothing until the supervisor starts anew."""
+    parts_of(request).tunnel(name)
+    return list((await _ask(request, Order("fields", (name,)))).fields)
+
+
+@patch("/tunnels/{name:str}/config", tags=["tunnels"], opt={"role": Role.ADMIN})
+async def configure(request: Request[Any, Any, Any], name: Name, data: ConfigChange) -> ConfigChanged:
+    """Change some of them, in the file and in what runs. What cannot be changes nothing."""
+    parts, who = parts_of(request), who_of(request)
+    tunnel = parts.tunnel(name)
+    response = await _ask(request, Order("patch", (name,), by=who.name, changes=data.changes))
+    preview = response.preview or Preview((), {})
+    for change in preview.fields:
+        parts.audit(who, f"set {change.path}", change.old or "default", change.new or "default", tunnel)
+    fields = (ChangedField(c.path, c.old, c.new, WORDS[c.effect], c.coupled) for c in preview.fields)
+    return ConfigChanged(tuple(fields), preview.workers)
+
+
+async def _ask(request: Request[Any, Any, Any], order: Order) -> Response:
+    """The supervisor's answer, where it is a good one."""
+    try:
+        response = await parts_of(request).orders.ask(order)
+    except Unanswered as error:
+        raise ServiceUnavailableException(str(error)) from error
+    text = "; ".join(response.lines)
+    match response.code:
+        case Code.OK:
+            return response
+        case Code.DIFFERENT:
+            raise ClientException(text, status_code=HTTP_409_CONFLICT)
+        case Code.FAILED:
+            raise ClientException(
+                "refused, nothing has changed", status_code=HTTP_422_UNPROCESSABLE_ENTITY, extra=list(response.lines)
+            )
+        case _:
+            raise ServiceUnavailableException(text or "the supervisor refused")
+
+
 async def _order(request: Request[Any, Any, Any], name: str, action: Action) -> Ordered:
     parts, who = parts_of(request), who_of(request)
     tunnel = parts.tunnel(name)
     before = tunnel.status.state
-    try:
-        response = await parts.orders.ask(Order(action, (name,), by=who.name))
-    except Unanswered as error:
-        raise ServiceUnavailableException(str(error)) from error
-    if response.code is not Code.OK or response.status is None:
-        raise ServiceUnavailableException("; ".join(response.lines) or "the supervisor refused")
-    after = next((worker.state for worker in response.status.workers if worker.name == name), before)
+    response = await _ask(request, Order(action, (name,), by=who.name))
+    workers = response.status.workers if response.status is not None else ()
+    after = next((worker.state for worker in workers if worker.name == name), before)
     parts.audit(who, f"{action} {name}", before, after, tunnel)
     return Ordered(name, action, after)
 

@@ -115,10 +115,7 @@ def _hub(plan: HostPlan, snapshot: Snapshot) -> Desired:
 
 def _way(plan: HostPlan, tunnel: TunnelPlan, down: Collection[str]) -> str | None:
     """The TUN of the tunnel that carries what belongs to this one now."""
-    wan = next(wan for wan in plan.wans if wan.name == tunnel.wan)
-    same_class = {t.wan: t for t in plan.tunnels if t.traffic_class == tunnel.traffic_class}
-    order = (same_class[name] for name in (wan.name, *wan.fallback) if name in same_class)
-    return next((candidate.tun for candidate in order if candidate.name not in down), None)
+    return next((candidate.tun for candidate in plan.carriers(tunnel) if candidate.name not in down), None)
 
 
 def _tunnel_backstops(plan: HostPlan, snapshot: Snapshot) -> Iterator[Route]:

@@ -165,6 +165,12 @@ class HostPlan(msgspec.Struct, frozen=True):
                 return worker
         raise UnknownName(name, (worker.name for worker in self.workers))
 
+    def carriers(self, tunnel: TunnelPlan) -> tuple[TunnelPlan, ...]:
+        """Who may carry what belongs to a tunnel: itself, then those of its class by its WAN's `fallback`."""
+        wan = next(wan for wan in self.wans if wan.name == tunnel.wan)
+        same_class = {other.wan: other for other in self.tunnels if other.traffic_class == tunnel.traffic_class}
+        return (tunnel, *(same_class[name] for name in wan.fallback if name in same_class))
+
     @property
     def timing(self) -> Timing:
         """What every worker is told about liveness."""

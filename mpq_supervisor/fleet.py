@@ -224,14 +224,22 @@ class Fleet:
         for worker in self.workers.values():
             worker.check_heartbeats(now)
         self._replace_outdated()
-        carrying = {n: w.life.state in SERVING for n, w in self.workers.items() if isinstance(w.entry, TunnelPlan)}
-        self._network.divert(self._failover.step(carrying, now))
+        self._fail_over(now)
         if now >= self._next_memory:
             self._next_memory = now + MEMORY_INTERVAL
             self._check_memory()
         self._roll()
         self._write_register()
         self._duty()
+
+    def _fail_over(self, now: float) -> None:
+        plan, up, carriers = self._around.plan, dict[str, bool](), dict[str, list[str]]()
+        for tunnel in plan.tunnels:
+            worker = self.workers.get(tunnel.name)
+            if worker is not None and not worker.unheard:
+                up[tunnel.name] = worker.life.state in SERVING
+                carriers[tunnel.name] = [other.name for other in plan.carriers(tunnel)]
+        self._network.divert(self._failover.step(up, carriers, now))
 
     def _replace_outdated(self) -> None:
         """Adopted workers of another version, or told something else, once they have said how they stand."""

@@ -116,7 +116,7 @@ class Incarnation:
         self.lost = lost
         self.generation = generation
         self.standby = standby
-        self.configured = False
+        self.configured = self.adopted = False
         self.deadline: float | None = (
             None  # when a heartbeat is overdue; until it is born, the zygote's silence counts
         )
@@ -147,7 +147,8 @@ class Incarnation:
     def adopt(self, survivor: Survivor) -> None:
         """It was left by an earlier supervisor, which had configured it."""
         around = self._around
-        self.configured, self.fingerprint = True, survivor.fingerprint
+        self.configured = self.adopted = True
+        self.fingerprint = survivor.fingerprint
         self.process.begin(survivor.pid, survivor.pidfd)
         self.process.adopt(around.loop)
         if isinstance(self.entry, HubWorkerPlan):

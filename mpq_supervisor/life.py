@@ -39,6 +39,7 @@ class Policy(msgspec.Struct, frozen=True):
     replace_timeout: float = 10.0  # for a successor to become Ready
     drain_timeout: float = DRAIN_LIMIT + 1.0
     linger: float = 1.0  # how long a predecessor hears stragglers
+    retire_grace: float = 8.0  # and how long it then has for what is still on its way to it or through it
 
 
 class Life(msgspec.Struct, frozen=True):

@@ -97,6 +97,11 @@ class Worker:
         return self.leader.report if self.leader else self._last_report
 
     @property
+    def unheard(self) -> bool:
+        """Whether it was adopted, and has not said yet how it stands."""
+        return self.life.state is State.STARTING and self.leader is not None and self.leader.adopted
+
+    @property
     def rates(self) -> tuple[float, float]:
         """The leader's, in bit/s, in and out."""
         return self.leader.rates if self.leader else (0.0, 0.0)
@@ -220,7 +225,7 @@ class Worker:
 
     def _retire(self) -> None:
         if self.other is not None:
-            grace = self._around.policy.stop_grace
+            grace = self._around.policy.retire_grace
             self.other.send(Stop(grace * 0.8))
             self._around.loop.call_later(grace, self.other.process.kill)
 

@@ -34,7 +34,7 @@ MAX_RESET = 42
 """Largest stateless reset in bytes: smaller than any probe, so that the hub's packet filter can tell whom the hub
 answers from whom it turns away."""
 
-DRAIN_LIMIT = 8.0
+DRAIN_LIMIT = 32.0
 HEARTBEAT_INTERVAL = 0.25
 REPORT_INTERVAL = 1.0
 

@@ -51,6 +51,9 @@ from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.udp import HubSocket, SiteSocket
 from mpq_worker.usage import Usage
 
+STOP_PATIENCE = 0.8
+"""Share of the time to stop in that may pass before the other ends are told."""
+
 
 class Driver:
     """Runs one core over its descriptors until told to stop. `exit_code` says how it ended."""
@@ -269,7 +272,7 @@ class Driver:
         if self._core is None:
             self._finish()
             return
-        self._core.handle_stop(now)
+        self._core.handle_stop(now, grace * STOP_PATIENCE)
         self._flush(now)
 
     def _on_orphaned(self) -> None:

@@ -78,6 +78,7 @@ class Endpoint:
         self._signing: dict[int, Peer] = {}
         self._sign_seq = count(1)
         self._stopping = False
+        self._stop_at: float | None = None  # while it is put off
         self._errors = Budget(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         self._drops: Counter[str] = Counter()
         self._gone_drops = [0, 0]
@@ -160,12 +161,11 @@ class Endpoint:
         if peer is not None:
             self._let_go(peer)
 
-    def handle_stop(self, now: float) -> None:
-        """Close all connections; what `poll_transmit` then returns tells the other ends."""
-        self._stopping = True
-        for peer in list(self._peers):
-            peer.session.close()
-            self._dirty[peer] = None
+    def handle_stop(self, now: float, patience: float = 0.0) -> None:
+        """Close all connections; what `poll_transmit` then returns tells the other ends. If there is a successor,
+        what is still on its way comes first, for `patience` at most."""
+        self._stop_at = now + patience if self._duty is Duty.RELIEVED else now
+        self._check_stop(now)
 
     @property
     def leads(self) -> bool:
@@ -193,6 +193,8 @@ class Endpoint:
         """All UDP payloads that may leave now, but for those that the native loop sends itself."""
         if self.carrier is not None:
             self._hear_carrier(self.carrier, now)
+        if self._stop_at is not None:
+            self._check_stop(now)
         out = list(self._datagrams)
         self._datagrams.clear()
         leaving: list[Peer] = []
@@ -235,7 +237,7 @@ class Endpoint:
             heapq.heappop(self._timers)
         first = self._timers[0][0] if self._timers else None
         loop = None if self.carrier is None else self.carrier.datapath.deadline()
-        times = (first, loop, self._next_tick(), self._kept.deadline(), self._drain_until)
+        times = (first, loop, self._next_tick(), self._kept.deadline(), self._drain_until, self._stop_at)
         return min((t for t in times if t is not None), default=None)
 
     def want_packets(self, now: float) -> bool:
@@ -281,6 +283,10 @@ class Endpoint:
 
     def _begin_lead(self, now: float) -> None:
         """LEADING begins."""
+
+    def _has_heard_all(self) -> bool:
+        """Whether the peers send nothing more to a worker that leaves."""
+        return True
 
     def _peer_of(self, inner: tuple[str, ...]) -> Peer | None:
         """The connection of the site with these addresses."""
@@ -373,6 +379,14 @@ class Endpoint:
         if late or all(peer.spent for peer in self._peers):
             self._duty, self._drain_until = Duty.RELIEVED, None
             self._tell(Drained(sum(peer.left for peer in self._peers)))
+
+    def _check_stop(self, now: float) -> None:
+        assert self._stop_at is not None
+        if now >= self._stop_at or (self._has_heard_all() and all(peer.spent for peer in self._peers)):
+            self._stopping, self._stop_at = True, None
+            for peer in list(self._peers):
+                peer.session.close()
+                self._dirty[peer] = None
 
     def _let_go(self, peer: Peer) -> None:
         """Deliver what was kept back of `peer`, and from now on all at once."""

@@ -374,6 +374,7 @@ class HubTunnel(Endpoint):
         for peer in moves.due(now):
             if peer in self._peers:
                 peer.session.send_control(encode_control(Move()))
+                peer.note_outbound(now)
                 self._dirty[peer] = None
         if moves.over(now):
             self._moves = None

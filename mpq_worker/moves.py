@@ -12,7 +12,11 @@ MOVE_TIME = 3.0
 """All are told within this time, `MOVE_PAUSE` apart or less: each one's handshake costs the new worker some CPU."""
 MOVE_PAUSE = 0.01
 PATIENCE = DRAIN_LIMIT * 0.75
-"""Who has not moved by then is left behind, and finds the new worker by himself."""
+"""Who has not moved by then is left behind, and finds the new worker by himself: long, since on a host short of CPU a
+handshake takes seconds, and who is left behind loses what he sends until he has found it."""
+SILENCE = 3.0
+"""Who owes an answer for so long is not waited for."""
+LOOK = 0.25
 
 
 class Moves:
@@ -21,7 +25,8 @@ class Moves:
     def __init__(self, peers: Iterable[Peer], now: float) -> None:
         self._to_tell = deque(peers)
         self._pause = min(MOVE_PAUSE, MOVE_TIME / max(1, len(self._to_tell)))
-        self._next, self._until = now, now + PATIENCE
+        self._next = self._look = now
+        self._until = now + PATIENCE
         self.expected = set(self._to_tell)
 
     def add(self, peer: Peer) -> None:
@@ -38,9 +43,10 @@ class Moves:
         return due
 
     def over(self, now: float) -> bool:
-        """Whether all have moved, or patience has ended."""
-        return not self.expected or now >= self._until
+        """Whether all who answer have moved, or patience has ended."""
+        self._look = now + LOOK
+        return now >= self._until or all(peer.silent_for(now) >= SILENCE for peer in self.expected)
 
     def deadline(self) -> float:
         """When to ask again."""
-        return self._next if self._to_tell else self._until
+        return self._next if self._to_tell else min(self._look, self._until)

@@ -47,8 +47,8 @@ from mpq_worker.wire import (
 )
 
 ATTEMPT_TIME = (2.0, 8.0)
-"""How long the first attempt to connect may take before the next begins with a fresh Initial, and the longest: on a
-starved host a handshake may need more than the first, and must not be begun again for ever."""
+"""How long the first attempt to connect may take before the next begins with a fresh Initial, and the longest, which
+one that the hub has answered may take always: on a starved host a handshake must not be begun again for ever."""
 REFUSED_BACKOFF = (1.0, 60.0)
 """First and longest pause after the hub refused us; only a person can mend that. A connection that has lasted longer
 than the longest makes the next pause the first one again."""
@@ -81,6 +81,7 @@ class SiteTunnel(Endpoint):
         self._ready = False
         self._silent = False
         self._moving = False  # the hub said `Move`
+        self._heard_all = True  # as a worker that leaves: the hub sends nothing more
         self._rebound: float | None = None  # when the socket was replaced, until something comes in by the new one
         self._said: str | None = None
         self._reconnects = 0
@@ -181,6 +182,7 @@ class SiteTunnel(Endpoint):
                 self._reconnects += self._ready and not self._moving
                 self._welcomed = peer
                 peer.held = peer.standby and MOVE in features
+                self._heard_all = MOVE not in features
                 self._activate(peer, now)
                 if self._duty is Duty.LEADING:
                     self._take(peer)
@@ -188,6 +190,7 @@ class SiteTunnel(Endpoint):
             case Move() if peer is self._active and self._duty is Duty.LEADING:
                 self._moving, self._attempt_at = True, now
             case Moved() if self._duty.leaves:
+                self._heard_all = True
                 self._tell(PeerMoved(self._config.inner))
 
     def _on_fault(self, peer: Peer, fault: PeerFault, now: float) -> None:
@@ -197,11 +200,11 @@ class SiteTunnel(Endpoint):
     def _on_closed(self, peer: Peer, event: Closed, now: float) -> None:
         self._claims.pop(peer, None)
         self._readers.pop(peer, None)
-        if self._stopping:
-            return
         was_active = peer is self._active
         if was_active:
             self._active, self._down_since = None, now
+        if self._stopping:
+            return
         if peer is self._candidate:
             self._candidate = None
         elif not was_active:
@@ -236,7 +239,7 @@ class SiteTunnel(Endpoint):
     def _tick(self, now: float) -> None:
         if self._stopping or self._duty.leaves:
             return
-        if self._candidate is not None and now >= self._attempt_until:
+        if self._candidate is not None and now >= self._deadline_of(self._candidate):
             self._abandon(self._candidate, now)
             self._complain("the hub does not answer", now)
             self._attempt_at = now
@@ -267,13 +270,19 @@ class SiteTunnel(Endpoint):
             return None
         times = [] if self._attempt_at is None else [self._attempt_at]
         if self._candidate is not None:
-            times.append(self._attempt_until)
+            times.append(self._deadline_of(self._candidate))
         if self._active is not None:
             times.append(self._next_probe)
             if self._active.asked is not None:
                 silence = self._active.asked + self._patience(self._active, self._timing.silence)
                 times.append(max(silence, self._next_ping))
         return min(times, default=None)
+
+    def _deadline_of(self, candidate: Peer) -> float:
+        """When an attempt is given up; one that the hub has answered is slow, and would not be faster begun anew."""
+        if candidate.session.started:
+            return max(self._attempt_until, candidate.since + ATTEMPT_TIME[1])
+        return self._attempt_until
 
     def _patience(self, peer: Peer, least: float) -> float:
         """`least`, or longer on a path whose round trips take longer."""
@@ -284,6 +293,9 @@ class SiteTunnel(Endpoint):
 
     def _begin_drain(self, now: float) -> None:
         self._stop_reading(now)  # there is nobody to send over
+
+    def _has_heard_all(self) -> bool:
+        return self._heard_all or self._active is None
 
     def _begin_lead(self, now: float) -> None:
         self._next_probe = now

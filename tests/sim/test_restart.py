@@ -15,7 +15,7 @@ from tests.sim.packets import number_of, packet
 SITES = {"ship1": "10.200.11.5", "ship2": "10.200.11.17"}
 TALK = 0.001
 """From a worker to the supervisor, or back, in seconds."""
-LINGER = 1.0
+LINGER, GRACE = 1.0, 5.0
 
 
 class Restart:
@@ -50,10 +50,14 @@ class Restart:
         self.net.at(self.net.now + 2 * TALK, hear)
 
     def _stop_old(self) -> None:
-        self.old.core.handle_stop(self.net.now)
+        self.old.core.handle_stop(self.net.now, GRACE)
+        self._end_old()
+
+    def _end_old(self) -> None:
         self.net.flush(self.old)
-        assert self.old.core.stopped
-        self.old.alive = False
+        self.old.alive = not self.old.core.stopped
+        if self.old.alive:
+            self.net.at(self.net.now + 0.01, self._end_old)
 
 
 class Traffic:
@@ -173,6 +177,30 @@ def test_restarts_of_a_hub(world: World, tuns: tuple[Tun, dict[str, Tun]], burst
         assert len(site.core._peers) == 1
         assert site.core.report(world.net.now).reconnects == 0
         assert [type(m) for m in site.messages if isinstance(m, Ready)] == [Ready]
+
+
+@pytest.mark.parametrize("restart", [partial(restart_site, port=47000), partial(restart_hub, generation=1)])
+def test_a_restart_where_every_process_is_short_of_cpu(
+    world: World, tuns: tuple[Tun, dict[str, Tun]], restart: Callable[..., Restart]
+) -> None:
+    """All see what comes half a second late, so that a handshake takes longer than a first attempt may."""
+    hub, sites = tuns
+    old = hub.nodes + [node for tun in sites.values() for node in tun.nodes]
+    traffic = Traffic(world, hub, sites)
+    begun: list[Restart] = []
+
+    def begin() -> None:
+        begun.append(restart(world, hub if "generation" in restart.keywords else sites["ship1"]))  # type: ignore[attr-defined]
+        for node in (*old, begun[0].new):
+            node.lag = 0.5
+
+    world.net.at(world.net.now + 0.3, begin)
+    traffic.run(8.0)
+    world.net.run(2.0)
+    traffic.check()
+    assert begun[0].led
+    assert not begun[0].old.alive
+    assert {tun.nodes[-1].core.report(world.net.now).reconnects for tun in sites.values()} == {0}
 
 
 def test_what_waits_for_the_old_connection_leaves_before_what_follows(

@@ -289,6 +289,7 @@ def test_stop_tells_the_hub(world: World) -> None:
     site.core.handle_stop(world.net.now)
     world.net.flush(site)
     assert site.core.stopped
+    assert site.core.report(world.net.now).path is None, "its last report may come after that"
     world.net.run(0.1)
     assert hub.core.report(world.net.now).sites == ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpq_worker.contract import DRAIN_LIMIT, QueueLimits, Transport
-from mpq_worker.moves import MOVE_PAUSE, MOVE_TIME, PATIENCE, Moves
+from mpq_worker.moves import MOVE_PAUSE, MOVE_TIME, PATIENCE, SILENCE, Moves
 from mpq_worker.peer import Peer
 
 
@@ -46,3 +46,15 @@ def test_who_comes_late_is_told_and_who_never_moves_is_left() -> None:
     assert not moves.over(100.0 + PATIENCE - 0.1)
     assert moves.deadline() == 100.0 + PATIENCE < 100.0 + DRAIN_LIMIT
     assert moves.over(100.0 + PATIENCE)
+
+
+def test_who_does_not_answer_is_not_waited_for() -> None:
+    sites = peers(2)
+    moves = Moves(sites, 100.0)
+    for site in sites:
+        site.note_outbound(100.0)
+    assert not moves.over(100.0)
+    assert moves.deadline() < 100.0 + SILENCE, "who has fallen silent is noticed"
+    moves.expected.discard(sites[0])
+    assert not moves.over(100.0 + SILENCE - 0.1)
+    assert moves.over(100.0 + SILENCE)

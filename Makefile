@@ -40,6 +40,10 @@ build/relay: tools/relay.c | system
 	@mkdir -p build
 	@gcc -O2 -Wall -Wextra -Werror -o $@ $<
 
+build/clock.so: tools/chaos/clock.c | system
+	@mkdir -p build
+	@gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $<
+
 build/load build/copy: build/%: tools/bench/%.c | system
 	@mkdir -p build
 	@gcc -O3 -Wall -Wextra -Werror -o $@ $<
@@ -53,7 +57,7 @@ lint: venv
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo
 
-test: lint build/relay build/load build/copy ## lint, types, imports, and every test
+test: lint build/relay build/load build/copy build/clock.so ## lint, types, imports, and every test
 	@$(PY) -m pytest
 
 # ONLY="api history" runs some of its files, SECONDS=30 shortens what is measured over time (60).
@@ -82,7 +86,7 @@ sanitize: venv ## the native loop under AddressSanitizer and UBSan: its tests an
 acceptance: venv build/relay ## isolation, shared link, shared core, 50 kills, start-up; writes build/acceptance.json
 	@$(PY) -m tools.acceptance
 
-chaos: venv build/relay ## faults of every kind under numbered probes (HOURS=n SEED=n); writes build/chaos.json, .png
+chaos: venv build/relay build/clock.so ## faults of every kind under numbered probes (HOURS=n SEED=n); writes build/chaos.json, .png
 	@$(PY) -m tools.chaos $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 # A package is staged in DESTDIR. Of what is in /etc only the examples are replaced: the rest is the administrator's.

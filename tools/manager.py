@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 _FIRST_FD = 3
@@ -18,14 +19,16 @@ _MAX_FDS = 16
 
 
 class Manager:
-    """Listens at `address` until closed, in a thread, since products wait for it to read."""
+    """Listens at `address` until closed, in a thread, since products wait for it to read. `environment` is what a
+    product gets beside ours."""
 
-    def __init__(self, address: Path) -> None:
+    def __init__(self, address: Path, environment: Mapping[str, str] | None = None) -> None:
         address.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(address))
         self._socket.settimeout(0.1)
         self._address = address
+        self._environment = dict(environment or {})
         self._lock = threading.Lock()
         self._store: dict[str, int] = {}
         self._closing = False
@@ -44,7 +47,7 @@ class Manager:
         self.ready.clear()
         with self._lock:
             names, fds = list(self._store), list(self._store.values())
-        environment = {**os.environ, "NOTIFY_SOCKET": str(self._address)}
+        environment = {**os.environ, **self._environment, "NOTIFY_SOCKET": str(self._address)}
         if not fds:
             return argv, environment, []
         shim = [sys.executable, "-m", "tools.manager", ":".join(names), ",".join(map(str, fds))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,10 +27,12 @@ class Stage:
     """Namespaces named `{prefix}-{role}`.
 
     The default prefix carries the maker's pid, by which a later stage knows what a killed maker left and clears it
-    away; another prefix is for one that shall stay. `release` is the module that the next product runs from.
+    away; another prefix is for one that shall stay. `release` is the module that the next product runs from,
+    `environment` what products have in theirs beside ours.
     """
 
     release = "mpq_supervisor"
+    environment: Mapping[str, str] = {}
 
     def __init__(self, prefix: str | None = None) -> None:
         self.prefix = prefix or f"mpq{os.getpid()}"
@@ -103,7 +105,7 @@ class Stage:
         if side in self._products and self._products[side].alive:
             self._products[side].stop()
         if side not in self._managers:
-            self._managers[side] = Manager(self.directory / f"{side}.notify")
+            self._managers[side] = Manager(self.directory / f"{side}.notify", self.environment)
         self._products[side] = Product(self.exec, side, config, self.directory, self._managers[side], self.release)
         return self._products[side]
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from mpq_supervisor.config import load
 from mpq_supervisor.plan import make_plan as make_host_plan
 from tools.chaos import plot
+from tools.chaos.clock import Clock
 from tools.chaos.inject import Injector
 from tools.chaos.inventory import differences
 from tools.chaos.judge import judge
@@ -66,6 +67,8 @@ def main(arguments: list[str]) -> int:
         stack.enter_context(lab)
         for wan in WANS:
             lab.delay(wan, RTT_MS)
+        clock = Clock(lab.directory / "clock")
+        lab.environment = clock.environment
         deployment = deploy(lab.directory)
         places = places_of(deployment)
         plan = make_plan(options.seed, count, places, kinds)
@@ -77,7 +80,7 @@ def main(arguments: list[str]) -> int:
         until(lambda: whole(system, places))
         probes = start_probes(lab, "lan", "server", deployment.probes(), options.rate)
         load = start_load(lab, "lan", "server", _load(deployment, options.mbit), _AT_MOST)
-        injector = Injector(system, memory)
+        injector = Injector(system, memory, clock)
         before = settled(system)
         outcome = run(system, injector, plan, places, lambda line: _say(console, line))
         load.stop()

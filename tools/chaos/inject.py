@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
+from tools.chaos.clock import Clock
 from tools.chaos.memory import MemoryGroup
 from tools.chaos.plan import Fault
 from tools.product import Side
@@ -16,17 +17,21 @@ from tools.system import System
 from tools.topology import HUB, Flow
 from tools.wait import end, pause, until
 
+JUMPS = (86_400.0, -1_800.0)
+"""Seconds by which the wall clock jumps. Certificates are good from an hour before they are made."""
 RESTART_DELAY = 0.25
 """Seconds until whoever manages services starts a dead supervisor again: RestartSec= of the unit."""
 
 
 class Injector:
-    """Does faults to a running system. `memory` are the groups that its two supervisors were started in."""
+    """Does faults to a running system. `memory` are the groups that its two supervisors were started in, `clock` is
+    the one that both go by."""
 
-    def __init__(self, system: System, memory: dict[Side, MemoryGroup]) -> None:
+    def __init__(self, system: System, memory: dict[Side, MemoryGroup], clock: Clock) -> None:
         self._system = system
         self._lab = system.lab
         self._memory = memory
+        self._clock = clock
         self._moves = 0
         self._moved: set[int] = set()
         self._doers: dict[str, Callable[[Fault], None]] = {
@@ -47,6 +52,7 @@ class Injector:
             "disk.full": self._fill_disk,
             "descriptors.none": self._exhaust_descriptors,
             "memory.none": self._exhaust_memory,
+            "clock.jump": self._set_clock,
             "tun.delete": self._delete_tun,
             "wan.down": self._wan_down,
             "wan.remove": self._remove_wan,
@@ -134,6 +140,11 @@ class Injector:
 
     def _exhaust_memory(self, fault: Fault) -> None:
         self._memory[fault.side].exhaust(self._pid(fault))
+
+    def _set_clock(self, fault: Fault) -> None:
+        self._clock.set(JUMPS[fault.number % len(JUMPS)])
+        pause(fault.seconds)
+        self._clock.set(0.0)
 
     # ------------------------------------------------------------ interfaces, addresses, ways
 

@@ -3,9 +3,6 @@
 `scope` says which tunnels may lose, reorder or be late with packets: none; the one whose worker or TUN is hit; the
 three of a WAN; all nine, where the host itself is hit. Everybody else loses nothing. `bound` is how many seconds
 after the fault's end those in scope may still lose packets, and everything must be UP.
-
-Not here: jumps of the wall clock. Linux has one for all (time namespaces cover the monotonic and the boot clock
-only), so that a jump would be the whole machine's; it needs a machine of its own.
 """
 
 from __future__ import annotations
@@ -55,6 +52,8 @@ KINDS = (
     Kind("disk.full", "worker", "tunnel", lasting=(0.5, 1.0)),
     Kind("descriptors.none", "worker", "tunnel", lasting=(0.5, 1.0), bound=6.0),
     Kind("memory.none", "worker", "tunnel", bound=6.0),
+    # The wall clock of both ends' processes jumps, and back again.
+    Kind("clock.jump", "host", "none", lasting=(0.5, 2.0)),
     # Interfaces, addresses, ways.
     Kind("tun.delete", "tun", "tunnel", bound=6.0),
     Kind("wan.down", "wan", "wan", lasting=(0.3, 1.5), sides=SITE),

@@ -90,6 +90,7 @@ cdef extern from "native/path.h":
         void *owner
         int index
         unsigned events
+        double tell_at
         suite_t suite
         header_key send_header, receive_header
         packet_key send, current, next
@@ -163,6 +164,8 @@ cdef extern from "native/datapath.h":
         unsigned too_big_count
         uint64_t drops[32]
         uint64_t gone_full, gone_codel, packets_in, bytes_in, packets_out, bytes_out
+        double now
+        int attention
         void *context
     int datapath_begin(datapath *dp, int hub, void (*transmit)(datapath *) noexcept,
                        void (*emit)(void *, const vnet *, const iovec *, int) noexcept, void *context)
@@ -178,21 +181,23 @@ cdef extern from "native/datapath.h":
     int datapath_route(datapath *dp, const key *key, path_t *path)
     void path_advance(datapath *dp, path_t *path, uint64_t number, double now)
     int64_t path_probe(datapath *dp, path_t *path, size_t size, double now)
-    void batch_seal(datapath *dp, double now)
+    void batch_seal(datapath *dp)
 
 cdef extern from "native/io.h":
+    enum: LOW_QUEUE "QUEUE_LOW"
     struct features_t "features":
         int vnet, tso, uso, udp_segment, udp_gro
     struct io_t "io":
         features_t features
-        int faults
+        int poll
     int io_begin(io_t *io, datapath *dp)
     void io_end(io_t *io)
     int io_plain_tun(int fd)
     int io_use_tun(io_t *io, int fd)
     void io_use_udp(io_t *io, int fd)
-    int io_read_tun(io_t *io, int frames, size_t bytes, double now)
-    int io_read_udp(io_t *io, double now)
+    void io_may_read(io_t *io, int may_read)
+    int io_wake(io_t *io)
+    void io_flush(io_t *io)
 
 
 cdef class Path:

@@ -13,6 +13,9 @@ FOREIGN_SOURCE: int
 IN_FLIGHT: int
 """Something is in flight where nothing was."""
 
+QUEUE_LOW: int
+"""Bytes: a site's TUN is read while less waits in its one queue."""
+
 Ack = tuple[int, int, int, int, int, int, int, float, float, float, bool, float, float, float, bool]
 """acked, acked_bytes, lost, lost_bytes, spurious, newest (-1: none); of that packet delivered, delivered_time,
 first_sent_time, sent_time, app_limited; rtt (0: no sample), the peer's delay; loss_time (0: none); window filled."""
@@ -173,15 +176,18 @@ class Datapath:
     def features(self) -> tuple[str, ...]:
         """Of vnet, tso, uso, udp_segment, udp_gro those in use."""
 
+    def fileno(self) -> int:
+        """Readable when it is time to `wake`."""
+
     @property
-    def faults(self) -> int:
-        """Errors that the socket has reported while sending."""
+    def now(self) -> float:
+        """The time by which the last call went."""
 
-    def read_tun(self, frames: int, size: int, now: float) -> None:
-        """At most so many frames and bytes. Raises OSError when the TUN is gone."""
+    def may_read(self, may_read: bool) -> None:
+        """Whether the TUN is ours to read; the loop itself stops while a site's queue is filled."""
 
-    def read_udp(self, now: float) -> int:
-        """One round; how many messages there were. Raises OSError for an error that the socket reports."""
+    def wake(self) -> bool:
+        """Do what is due; whether there is something for Python. Raises OSError when the TUN is gone."""
 
     def offload(self, *, tcp: bool, udp: bool) -> None:
         """Which super-packets `take_frames` may give."""
@@ -210,7 +216,7 @@ class Datapath:
         """Send what is due, and all that was built; write all that came."""
 
     def deadline(self) -> float | None:
-        """When to call `flush` unless something else comes before."""
+        """When to call `flush` unless something comes before; with descriptors the loop has a timer of its own."""
 
     def count(self, reason: str, number: int = 1) -> None:
         """A drop of Python's."""

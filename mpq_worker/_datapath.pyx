@@ -19,6 +19,7 @@ DROP_REASONS = (
 )
 ACKED, PHASE_CHANGED, FOREIGN_SOURCE, IN_FLIGHT = EVENT_ACK, EVENT_PHASE, EVENT_SOURCE, EVENT_FLIGHT
 assert len(DROP_REASONS) == DROPS
+QUEUE_LOW = LOW_QUEUE
 
 
 cdef bytes copy(const uint8_t *data, size_t length):
@@ -64,7 +65,7 @@ cdef class Path:
         return 0
 
     def set_send_key(self, bytes secret not None, bytes iv not None, bint phase):
-        batch_seal(&self.datapath.dp, 0)
+        batch_seal(&self.datapath.dp)
         self.install(&self.c.send, secret, iv, 1)
         self.c.send_phase = phase
         self.c.sealed = 0
@@ -85,7 +86,7 @@ cdef class Path:
     def set_peer(self, bytes cid not None, bytes reset_token not None, bytes remote not None):
         if len(cid) > MAX_CID or len(remote) > MAX_REMOTE or len(reset_token) not in (0, RESET_TOKEN):
             raise ValueError("peer")
-        batch_seal(&self.datapath.dp, 0)
+        batch_seal(&self.datapath.dp)
         self.c.cid_length = len(cid)
         memcpy(self.c.cid, raw(cid), self.c.cid_length)
         self.c.has_reset_token = len(reset_token) == RESET_TOKEN
@@ -142,7 +143,7 @@ cdef class Path:
     @property
     def next_number(self):
         if self.datapath.dp.building is self.c:
-            batch_seal(&self.datapath.dp, 0)
+            batch_seal(&self.datapath.dp)
         return self.c.sent.next
 
     def sent_elsewhere(self, uint64_t number, uint32_t size, double now):
@@ -160,7 +161,7 @@ cdef class Path:
     def inner_mtu(self, size_t value):
         if not 0 < value <= MAX_DATAGRAM - 256:
             raise ValueError("inner_mtu")
-        batch_seal(&self.datapath.dp, 0)
+        batch_seal(&self.datapath.dp)
         path_set_mtu(self.c, value)
 
     # ------------------------------------------------------------------ what came
@@ -327,7 +328,8 @@ cdef class Datapath:
 
     def __dealloc__(self):
         datapath_end(&self.dp)
-        io_end(&self.io)
+        if self.attached:
+            io_end(&self.io)
 
     # ------------------------------------------------------------------ who is who
 
@@ -387,20 +389,21 @@ cdef class Datapath:
         names = {"vnet": f.vnet, "tso": f.tso, "uso": f.uso, "udp_segment": f.udp_segment, "udp_gro": f.udp_gro}
         return tuple(name for name, there in names.items() if there)
 
+    def fileno(self):
+        return self.io.poll
+
     @property
-    def faults(self):
-        return self.io.faults
+    def now(self):
+        return self.dp.now
 
-    def read_tun(self, int frames, size_t size, double now):
-        cdef int result = io_read_tun(&self.io, frames, size, now)
+    def may_read(self, bint may_read):
+        io_may_read(&self.io, may_read)
+
+    def wake(self):
+        cdef int result = io_wake(&self.io)
         if result < 0:
             raise OSError(-result, os.strerror(-result))
-
-    def read_udp(self, double now):
-        cdef int result = io_read_udp(&self.io, now)
-        if result < 0:
-            raise OSError(-result, os.strerror(-result))
-        return result
+        return result != 0
 
     # ------------------------------------------------------------------ bytes
 
@@ -462,13 +465,18 @@ cdef class Datapath:
             if path.events:
                 taken.append((<Path>path.owner, path.events))
                 path.events = 0
+                path.tell_at = 0
+        self.dp.attention = 0
         return taken
 
     def flush(self, double now):
-        datapath_flush(&self.dp, now)
+        if self.attached:
+            io_flush(&self.io)
+        else:
+            datapath_flush(&self.dp, now)
 
     def deadline(self):
-        return datapath_deadline(&self.dp) or None
+        return None if self.attached else datapath_deadline(&self.dp) or None
 
     def count(self, reason, unsigned number=1):
         self.dp.drops[DROP_REASONS.index(reason)] += number

@@ -1,15 +1,16 @@
 """The worker's one loop: a descriptor becomes readable → the core → what the core wants sent, and nothing else.
 
-    TUN, socket or channel readable, or the timer
-        │   read at most BUDGET, take `now` once
-        ▼
+    TUN or socket readable                    channel readable, or the timer
+        │   links: a bounded part of it           │
+        ▼                                         ▼
     core.handle_*                                            (tunnel.SiteTunnel | hub.HubTunnel, sans-IO)
         ▼
     flush: poll_transmit → socket, poll_packet → TUN, poll_message → channel, poll_timeout → timer
 
 No callback enters the core twice, nothing blocks, and the clock the core sees is always `time.monotonic()`: uvloop's
-own ticks once per millisecond, and so do its timers, in whose place there is a timerfd. The native loop reads and
-sends inside the core's calls (`links`); Python is called once per batch.
+own ticks once per millisecond, and so do its timers, in whose place there is a timerfd. It is read again after what
+takes long, lest a packet seem to have left before, or to have come earlier, than it did. Of most wake-ups the native
+loop (`links`) makes all that there is to do, and Python does not hear of the packets.
 """
 
 from __future__ import annotations
@@ -64,9 +65,7 @@ class Driver:
         self._core: SiteTunnel | HubTunnel | None = None
         self._socket: SiteSocket | HubSocket | None = None
         self._tun = -1
-        self._reading_tun = False
         self._links: Links | None = None
-        self._faults = 0
         self._timer = Timer()
         self._timer_at: float | None = None
         self._orphan_exit = True
@@ -99,7 +98,7 @@ class Driver:
                 self._on_message(*received, now)
         except ChannelClosed:
             self._on_orphaned()
-        self._flush(now)
+        self._flush(time.monotonic())  # what a message asks for, a handshake's part, may take milliseconds
 
     def _on_message(self, message: ToWorker, fds: list[int], now: float) -> None:
         core = self._core
@@ -109,7 +108,7 @@ class Driver:
             case Signature() if core is not None:
                 core.handle_signature(message.seq, message.signature, now)
             case Rebind() if isinstance(core, SiteTunnel):
-                self._use_socket(SiteSocket(fds[0], message.hub_address))
+                self._replace_socket(SiteSocket(fds[0], message.hub_address))
                 core.handle_rebind(message.hub_address, now)
             case SetSites() if isinstance(core, HubTunnel):
                 core.handle_sites(message.sites, now)
@@ -144,46 +143,29 @@ class Driver:
             self._links = PlainLinks(self._core, self._tun, udp)
         else:
             self._links = NativeLinks(self._core, carrier.datapath, self._tun, udp)
-        self._use_socket(udp)
-
-    def _use_socket(self, udp: SiteSocket | HubSocket) -> None:
-        if self._socket is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-        assert self._links is not None
-        self._links.use_udp(udp)
         self._socket = udp
-        self._loop.add_reader(udp.fileno(), self._on_udp)
+        self._loop.add_reader(self._links.fileno(), self._on_links)
 
-    def _listen_again(self) -> None:
-        """libuv stops to poll a descriptor for good when it reports an error, as a connected UDP socket does for
-        every ICMP error. The next call on the socket consumes the error and fails; whoever meets that comes here."""
+    def _replace_socket(self, udp: SiteSocket) -> None:
+        assert self._links is not None
         assert self._socket is not None
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.add_reader(self._socket.fileno(), self._on_udp)
+        self._links.use_udp(udp)
+        self._socket.close()
+        self._socket = udp
 
-    def _on_udp(self) -> None:
-        now = time.monotonic()
+    def _on_links(self) -> None:
         self._wakeups += 1
         assert self._core is not None
         assert self._links is not None
         try:
-            self._links.read_udp(now)
-        except OSError:  # an ICMP error of an earlier datagram (ECONNREFUSED, EHOSTUNREACH): silence says it too
-            self._core.drop(DropReason.SOCKET)
-            self._listen_again()
-        self._flush(now)
-
-    def _on_tun(self) -> None:
-        now = time.monotonic()
-        self._wakeups += 1
-        assert self._links is not None
-        try:
-            self._links.read_tun(now)
+            asked = self._links.wake()
         except OSError as error:  # EBADFD: the interface was deleted under us
             self._fail(ExitCode.UNAVAILABLE, f"TUN: {error}")
             return
-        self._flush(now)
+        if asked:
+            now = time.monotonic()
+            self._core.handle_timer(now)
+            self._flush(now)
 
     def _on_timer(self) -> None:
         self._timer.clear()
@@ -199,40 +181,27 @@ class Driver:
     # ------------------------------------------------------------------ out
 
     def _flush(self, now: float) -> None:
-        """Everything the core has to say, then the readers and the timer it wants."""
+        """Everything the core has to say, then the TUN and the timer as it wants them."""
         core, udp, links = self._core, self._socket, self._links
         if core is None or udp is None or links is None:
             return
         for data, addr in core.poll_transmit(now):
             try:
                 udp.send(data, addr)
-            except OSError as error:  # ENOBUFS, EPERM, ENETUNREACH, EMSGSIZE …: lost, like any packet may be
+            except OSError:  # ENOBUFS, EPERM, ENETUNREACH, EMSGSIZE …: lost, like any packet may be
                 core.drop(DropReason.SOCKET)
-                if not isinstance(error, BlockingIOError):
-                    self._listen_again()
         while (packet := core.poll_packet()) is not None:
             try:
                 links.write_tun(packet)
             except OSError:  # EIO: interface down; EINVAL: the kernel finds no IP packet in it
                 core.drop(DropReason.TUN)
-        if links.faults() != self._faults:
-            self._faults = links.faults()
-            self._listen_again()
         while (message := core.poll_message()) is not None:
             self._tell(message)
         if core.stopped:
             self._finish()
             return
-        self._want_tun(core.want_packets(now))
+        links.look(now)
         self._arm(core.poll_timeout())
-
-    def _want_tun(self, wanted: bool) -> None:
-        if wanted != self._reading_tun:
-            self._reading_tun = wanted
-            if wanted:
-                self._loop.add_reader(self._tun, self._on_tun)
-            else:
-                self._loop.remove_reader(self._tun)
 
     def _arm(self, deadline: float | None) -> None:
         """One timer, at the core's next deadline, with the precision of the kernel's clock."""

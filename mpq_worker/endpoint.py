@@ -240,10 +240,14 @@ class Endpoint:
         times = (first, loop, self._next_tick(), self._kept.deadline(), self._drain_until, self._stop_at)
         return min((t for t in times if t is not None), default=None)
 
+    def may_read(self, now: float) -> bool:
+        """Whether the TUN is ours to read now."""
+        return self._duty.reads
+
     def want_packets(self, now: float) -> bool:
-        """Whether the TUN may be read. A site stops while its one queue is filled; a hub never does, lest one
-        site's full queue stall the others."""
-        return self._duty.reads and self._has_room(now)
+        """Whether the TUN may be read, and there is room. A site stops while its one queue is filled (the native loop
+        sees to that by itself where it has descriptors); a hub never does, lest one site's queue stall the others."""
+        return self.may_read(now)
 
     def drop(self, reason: DropReason) -> None:
         """Count a packet that goes no further."""
@@ -270,9 +274,6 @@ class Endpoint:
         )
 
     # ------------------------------------------------------------------ for the roles
-
-    def _has_room(self, now: float) -> bool:
-        return True
 
     def _begin_drain(self, now: float) -> None:
         """MOVING begins; the role ends it by `_stop_reading`."""

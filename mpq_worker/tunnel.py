@@ -19,6 +19,7 @@ from ipaddress import ip_address
 import msgspec
 
 from mpq_worker import inner
+from mpq_worker._datapath import QUEUE_LOW
 from mpq_worker.contract import ConfigureSite, Notice, PeerBack, PeerMoved, PeerSilent, Ready, Report
 from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import DropReason, PeerFault, Refusal
@@ -54,7 +55,6 @@ REFUSED_BACKOFF = (1.0, 60.0)
 than the longest makes the next pause the first one again."""
 HOLD_TIME = 1.0
 """How long packets wait in the TUN for a connection; later they are read and dropped, so that none is stale."""
-QUEUE_LOW = 32_768
 
 
 class SiteTunnel(Endpoint):
@@ -109,10 +109,12 @@ class SiteTunnel(Endpoint):
     def silent(self) -> bool:
         return self._silent
 
-    def _has_room(self, now: float) -> bool:
-        if self._active is None:
-            return now - self._down_since >= HOLD_TIME
-        return self._active.queued < QUEUE_LOW
+    def may_read(self, now: float) -> bool:
+        waits = self._active is None and now - self._down_since < HOLD_TIME
+        return super().may_read(now) and not waits
+
+    def want_packets(self, now: float) -> bool:
+        return self.may_read(now) and (self._active is None or self._active.queued < QUEUE_LOW)
 
     def report(self, now: float) -> Report:
         report = super().report(now)

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const double TELL_DELAY = 0.002; /* below it a model of the path has nothing new to say, and Python takes its time */
+
 int datapath_begin(struct datapath *dp, int hub, transmit_fn *transmit, emit_fn *emit, void *context) {
     memset(dp, 0, sizeof *dp);
     dp->hub = hub;
@@ -33,6 +35,10 @@ void datapath_sent(struct datapath *dp) {
 
 void datapath_note(struct datapath *dp, struct path *path, unsigned events) {
     path->events |= events;
+    if (events & (EVENT_PHASE | EVENT_SOURCE))
+        dp->attention = 1;
+    else if (events && path->tell_at == 0)
+        path->tell_at = dp->now + TELL_DELAY;
     if (path->index >= 0)
         return;
     if (dp->busy_count == dp->busy_size) {
@@ -71,7 +77,7 @@ static void purge(struct datapath *dp, const struct path *path) {
 void datapath_forget(struct datapath *dp, struct path *path) {
     unsigned kept = 0;
     purge(dp, path);
-    batch_seal(dp, 0);
+    batch_seal(dp);
     dp->transmit(dp); /* what it still had to say */
     if (path->index >= 0)
         make_idle(dp, path);
@@ -129,6 +135,7 @@ static void refuse_size(struct datapath *dp, struct segments *s, size_t size, si
 void datapath_frame(struct datapath *dp, const struct vnet *vnet, const uint8_t *packet, size_t length, double now) {
     struct segments s;
     struct ip_view ip;
+    dp->now = now;
     if (segments_begin(&s, vnet, packet, length) < 0 || ip_parse(packet, length, &ip) < 0) {
         dp->drops[DROP_NOT_IP]++;
         return;
@@ -180,6 +187,7 @@ void datapath_datagrams(struct datapath *dp, const uint8_t *data, size_t length,
                         size_t remote_length, double now) {
     size_t at[MASK_BATCH], size[MASK_BATCH], count = 0;
     struct path *path = NULL;
+    dp->now = now;
     if (segment == 0 || segment > length)
         segment = length;
     for (size_t offset = 0; offset < length; offset += segment) {
@@ -202,6 +210,7 @@ void datapath_datagrams(struct datapath *dp, const uint8_t *data, size_t length,
 }
 
 void datapath_flush(struct datapath *dp, double now) {
+    dp->now = now;
     for (int i = dp->busy_count - 1; i >= 0; i--) {
         struct path *path = dp->busy[i];
         if (!path_waits(path))
@@ -210,22 +219,28 @@ void datapath_flush(struct datapath *dp, double now) {
             path_pump(dp, path, now);
         if (path->unacked && (path->unacked >= path->ack_every || path->ack_gap || now >= path->ack_at))
             path_acknowledge(dp, path, now);
+        if (path->tell_at != 0 && now >= path->tell_at)
+            dp->attention = 1;
         if (!path->events && path->ack_at == 0 && path->pace_at == 0)
             make_idle(dp, path);
     }
     coalesce_flush(&dp->coalescer);
     dp->plain_used = 0;
-    batch_seal(dp, now);
+    batch_seal(dp);
     dp->transmit(dp);
 }
 
 double datapath_deadline(const struct datapath *dp) {
     double deadline = 0;
     for (int i = 0; i < dp->busy_count; i++) {
-        const double due[] = {dp->busy[i]->ack_at, dp->busy[i]->pace_at};
-        for (int k = 0; k < 2; k++)
+        const double due[] = {dp->busy[i]->ack_at, dp->busy[i]->pace_at, dp->busy[i]->tell_at};
+        for (int k = 0; k < 3; k++)
             if (due[k] != 0 && (deadline == 0 || due[k] < deadline))
                 deadline = due[k];
     }
     return deadline;
+}
+
+int datapath_asks(const struct datapath *dp) {
+    return dp->attention || dp->foreign_count || dp->other_count || dp->too_big_count;
 }

@@ -92,6 +92,8 @@ struct datapath {
     uint64_t drops[DROPS];
     uint64_t gone_full, gone_codel; /* of queues that are no more */
     uint64_t packets_in, bytes_in, packets_out, bytes_out;
+    double now;    /* of the call that is under way */
+    int attention; /* a path has something to tell Python by now */
     void *context; /* of transmit and emit */
 };
 
@@ -111,10 +113,13 @@ void datapath_datagrams(struct datapath *dp, const uint8_t *data, size_t length,
 
 void datapath_flush(struct datapath *dp, double now);
 
-/* When `datapath_flush` has something to do; 0: never. */
+/* When `datapath_flush` has something to do, or a path to tell Python; 0: never. */
 double datapath_deadline(const struct datapath *dp);
 
-/* `path` has something for Python or a deadline. */
+/* Whether there is something that Python has to look at now. */
+int datapath_asks(const struct datapath *dp);
+
+/* `path` has a deadline or something for Python: of acknowledgements it is told within TELL_DELAY, of the rest at once. */
 void datapath_note(struct datapath *dp, struct path *path, unsigned events);
 
 /* Nothing points to `path` any more: no connection ID, no route, no event. */
@@ -134,7 +139,7 @@ int64_t path_probe(struct datapath *dp, struct path *path, size_t size, double n
 /* The peer sends under its next key, from `number` on. Python derives the one after it. */
 void path_advance(struct datapath *dp, struct path *path, uint64_t number, double now);
 /* Closes and seals what is being built. */
-void batch_seal(struct datapath *dp, double now);
+void batch_seal(struct datapath *dp);
 
 /* path_receive.c: one packet with its header mask. 1 if it is done with; 0 if Python has to look at it. */
 int path_open(struct datapath *dp, struct path *path, const uint8_t *data, size_t length, const uint8_t *mask,

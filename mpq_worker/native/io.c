@@ -7,9 +7,12 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef TUN_F_USO4
@@ -30,6 +33,19 @@ union control { /* room for a packet-info and a segment size, aligned */
 
 static void transmit(struct datapath *dp);
 static void write_tun(void *context, const struct vnet *vnet, const struct iovec *parts, int count);
+static int read_tun(struct io *io);
+static void read_udp(struct io *io);
+
+static double clock_now(void) { /* Python's time.monotonic() */
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void watch(struct io *io, int operation, int fd) {
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    epoll_ctl(io->poll, operation, fd, &event);
+}
 
 int io_begin(struct io *io, struct datapath *dp) {
     memset(io, 0, sizeof *io);
@@ -37,10 +53,13 @@ int io_begin(struct io *io, struct datapath *dp) {
     io->tun = io->udp = -1;
     io->frame = malloc(VNET_HEADER + MAX_DATAGRAM);
     io->received = malloc((size_t)RECEIVE_MESSAGES * MAX_DATAGRAM);
-    if (!io->frame || !io->received) {
+    io->poll = epoll_create1(EPOLL_CLOEXEC);
+    io->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (!io->frame || !io->received || io->poll < 0 || io->timer < 0) {
         io_end(io);
         return -1;
     }
+    watch(io, EPOLL_CTL_ADD, io->timer);
     dp->context = dp->coalescer.context = io;
     dp->transmit = transmit;
     dp->coalescer.emit = write_tun;
@@ -51,6 +70,8 @@ void io_end(struct io *io) {
     free(io->frame);
     free(io->received);
     io->frame = io->received = NULL;
+    close(io->poll);
+    close(io->timer);
 }
 
 int io_use_tun(struct io *io, int fd) {
@@ -79,15 +100,69 @@ void io_use_udp(struct io *io, int fd) {
     int zero = 0, one = 1;
     io->features.udp_segment = setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &zero, sizeof zero) == 0;
     io->features.udp_gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof one) == 0;
+    if (io->udp >= 0)
+        watch(io, EPOLL_CTL_DEL, io->udp); /* closing it may not be the end of it: the supervisor has it too */
     io->udp = fd;
+    watch(io, EPOLL_CTL_ADD, fd);
+}
+
+/* ------------------------------------------------------------------ a wake-up */
+
+/* The timer may be early: who has nothing to do then sets it anew. */
+static void set_timer(struct io *io) {
+    double at = datapath_deadline(io->dp);
+    if (at == 0 || (io->timer_at != 0 && io->timer_at <= at))
+        return;
+    struct itimerspec when = {.it_value = {(time_t)at, (long)((at - (double)(time_t)at) * 1e9)}};
+    io->timer_at = at;
+    timerfd_settime(io->timer, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+static void set_reading(struct io *io) {
+    const struct path *only = io->dp->only;
+    int wanted = io->may_read && !(only && only->queue.bytes >= QUEUE_LOW);
+    if (wanted != io->reading)
+        watch(io, wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, io->tun);
+    io->reading = wanted;
+}
+
+void io_may_read(struct io *io, int may_read) {
+    io->may_read = may_read;
+    set_reading(io);
+}
+
+void io_flush(struct io *io) {
+    datapath_flush(io->dp, clock_now());
+    set_timer(io);
+    set_reading(io);
+}
+
+int io_wake(struct io *io) {
+    struct epoll_event ready[3];
+    uint64_t expirations;
+    int result = 0;
+    int count = epoll_wait(io->poll, ready, 3, 0);
+    for (int i = 0; i < count; i++) {
+        int fd = ready[i].data.fd;
+        if (fd == io->udp)
+            read_udp(io);
+        else if (fd == io->tun)
+            result = read_tun(io);
+        else if (read(fd, &expirations, sizeof expirations) > 0)
+            io->timer_at = 0;
+    }
+    io_flush(io);
+    return result < 0 ? result : datapath_asks(io->dp);
 }
 
 /* ------------------------------------------------------------------ TUN */
 
-int io_read_tun(struct io *io, int frames, size_t bytes, double now) {
+/* No more than the budget, nor once a site's path waits. 0, or -errno. */
+static int read_tun(struct io *io) {
     struct datapath *dp = io->dp;
-    size_t header = io->features.vnet ? VNET_HEADER : 0;
-    while (frames-- > 0) {
+    size_t header = io->features.vnet ? VNET_HEADER : 0, bytes = TUN_BYTES;
+    double now = clock_now();
+    for (int frames = 0; frames < TUN_FRAMES; frames++) {
         ssize_t n = read(io->tun, io->frame, header + MAX_DATAGRAM);
         if (n < 0 && errno != EINTR)
             return errno == EAGAIN ? 0 : -errno;
@@ -140,7 +215,8 @@ static size_t read_control(struct msghdr *message, uint8_t *remote, size_t *remo
     return segment;
 }
 
-int io_read_udp(struct io *io, double now) {
+/* One round of messages. */
+static void read_udp(struct io *io) {
     struct mmsghdr messages[RECEIVE_MESSAGES] = {0};
     struct iovec parts[RECEIVE_MESSAGES];
     union control controls[RECEIVE_MESSAGES];
@@ -155,8 +231,9 @@ int io_read_udp(struct io *io, double now) {
         m->msg_controllen = sizeof controls[i].bytes;
     }
     int count = recvmmsg(io->udp, messages, RECEIVE_MESSAGES, MSG_DONTWAIT, NULL);
-    if (count < 0)
-        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    if (count < 0 && errno != EAGAIN && errno != EINTR)
+        io->dp->drops[DROP_SOCKET]++; /* an ICMP error of an earlier datagram (ECONNREFUSED, EHOSTUNREACH): silence says it too */
+    double now = clock_now();
     for (int i = 0; i < count; i++) {
         struct msghdr *m = &messages[i].msg_hdr;
         size_t remote_length = named ? m->msg_namelen : 0;
@@ -164,7 +241,6 @@ int io_read_udp(struct io *io, double now) {
         datapath_datagrams(io->dp, parts[i].iov_base, messages[i].msg_len, segment, io->remotes[i],
                            named ? remote_length : 0, now);
     }
-    return count;
 }
 
 /* ------------------------------------------------------------------ UDP, out */
@@ -204,7 +280,6 @@ static int send_one(struct io *io, const struct msghdr *m) {
             return 0;
         if (tries || errno == EAGAIN || errno == EMSGSIZE || errno == EINVAL || errno == EIO)
             return -errno;
-        io->faults++;
     }
 }
 

@@ -15,7 +15,7 @@
 enum { CID_LENGTH = 8, MAX_CID = 20, MAX_REMOTE = 48, MAX_MESSAGES = 8, MAX_MESSAGE = 64, NUMBER_LENGTH = 4 };
 enum { ACK_EVERY_MAX = 256, ACK_DELAY_EXPONENT = 3, RESET_TOKEN = 16 };
 
-/* What Python is told of a path, once per batch. */
+/* What Python is told of a path. */
 enum event {
     EVENT_ACK = 1,     /* `sent.summary` has news */
     EVENT_PHASE = 2,   /* the peer's next key is in use */
@@ -27,6 +27,7 @@ struct path {
     void *owner; /* Python's object */
     int index;   /* among the busy ones; -1: idle */
     unsigned events;
+    double tell_at; /* when Python is to be told of them; 0: nothing waits */
 
     enum suite suite;
     struct header_key send_header, receive_header;

@@ -47,7 +47,7 @@ static void wait(struct datapath *dp, struct path *path, double now) {
 
 static void begin_packet(struct datapath *dp, struct path *path, double now) {
     if (dp->building != path || dp->built_count == BATCH_PACKETS || dp->out_used + path->payload > BATCH_BYTES) {
-        batch_seal(dp, now);
+        batch_seal(dp);
         if (dp->built_count == BATCH_PACKETS || dp->out_used + path->payload > BATCH_BYTES)
             dp->transmit(dp);
     }
@@ -141,9 +141,9 @@ static int protect(struct datapath *dp, const struct path *path, const struct bu
     return 0;
 }
 
-void batch_seal(struct datapath *dp, double now) {
+void batch_seal(struct datapath *dp) {
     struct path *path = dp->building;
-    close_packet(dp, now);
+    close_packet(dp, dp->now);
     unsigned first = dp->sealed_count, count = dp->built_count - first;
     dp->sealed_count = dp->built_count;
     dp->building = NULL;

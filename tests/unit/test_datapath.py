@@ -218,9 +218,30 @@ def test_an_acknowledgement_travels_with_a_small_packet() -> None:
     hub.receive(*site.send(packet(*INNER), now=1.0), now=1.0)
     datagrams = hub.send(packet(*INNER), now=1.0)
     assert len(datagrams) == 1
+    hub.datapath.take_events()
     assert hub.datapath.deadline() is None
     site.receive(*datagrams, now=1.01)
     assert site.path.take_ack()[:2] == (1, 133)
+
+
+def test_python_is_told_of_acknowledgements_in_its_time() -> None:
+    site, hub = ends()
+    datagrams = site.send(packet(*INNER), now=1.0)
+    assert site.datapath.deadline() == pytest.approx(1.002)
+    hub.receive(*datagrams, now=1.0)
+    site.receive(*hub.flush(1.001), now=1.0015)
+    assert site.datapath.deadline() == pytest.approx(1.002)  # not a moment later because there is more to tell
+    assert site.datapath.take_events() == [(site.path, IN_FLIGHT | ACKED)]
+    assert site.datapath.deadline() is None
+
+
+def test_a_packet_that_has_to_leave_early_has_the_time_of_its_making() -> None:
+    site, hub = ends()
+    site.datapath.frame(packet(*INNER), 1.0)
+    site.path.inner_mtu = 1300  # as a new key or address of the peer: what is being built is closed first
+    hub.receive(*site.flush(1.0), now=1.01)
+    site.receive(*hub.flush(1.011), now=1.02)
+    assert site.path.take_ack()[11] == pytest.approx(0.02)
 
 
 def test_acknowledgements_are_summed_up() -> None:
@@ -287,6 +308,7 @@ def test_the_window_holds_back_and_lets_go() -> None:
     assert len(site.send(*[packet(*INNER, size=1400)] * 9)) == 5
     assert site.path.waits
     assert site.path.queued == 4 * 1400
+    assert site.datapath.take_events() == [(site.path, IN_FLIGHT)]
     assert site.datapath.deadline() is None
     site.path.acknowledge([(0, 2)], 0.0, 0.01)
     assert len(site.flush(0.01)) == 3
@@ -310,6 +332,7 @@ def test_the_pacer_spreads_what_the_window_allows() -> None:
         site.datapath.frame(packet(*INNER, size=1400), now)
     for _ in range(1000):
         times += [now] * len(site.flush(now))
+        site.datapath.take_events()
         deadline = site.datapath.deadline()
         if deadline is None:
             break
@@ -330,6 +353,7 @@ def test_a_full_queue_and_codel_count_their_drops() -> None:
     now = 1.0
     while site.path.waits:
         site.flush(now)
+        site.datapath.take_events()
         now = site.datapath.deadline() or now
     assert site.path.drops[1] > 0
     assert site.path.totals[2] + site.path.drops[1] == 120 - full

@@ -66,7 +66,7 @@ def make_app(parts: Parts) -> ASGIApp:
         ],
     )
     app = Litestar(
-        route_handlers=[api, metrics, page, create_static_files_router("/static", [STATIC])],
+        route_handlers=[api, metrics, page, documentation, create_static_files_router("/static", [STATIC])],
         state=AppState({"parts": parts}),
         request_max_body_size=MAX_BODY,
         openapi_config=OpenAPIConfig(
@@ -88,6 +88,12 @@ def make_app(parts: Parts) -> ASGIApp:
 async def page() -> File:
     """For people."""
     return File(STATIC / "index.html", content_disposition_type="inline", media_type="text/html")
+
+
+@get("/docs", include_in_schema=False)
+async def documentation() -> File:
+    """The API's, for people."""
+    return File(STATIC / "docs.html", content_disposition_type="inline", media_type="text/html")
 
 
 @get("/metrics", include_in_schema=False, guards=[guard])

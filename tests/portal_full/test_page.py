@@ -173,6 +173,16 @@ def test_every_page_is_accessible_in_both_colours_and_on_a_phone(page: Page, sid
 
 
 @pytest.mark.parametrize("side", ["site"], indirect=True)
+def test_the_documentation_of_the_api(page: Page, axe: str) -> None:
+    page.driver.get(URL + "docs")
+    page.until(lambda: "GET /api/v1/kpi" in page.text("h3"))
+    assert page.text("#WorkerStatus h3") == "WorkerStatus"
+    assert page.findings(axe) == []
+    page.shot("documentation")
+    assert page.errors() == []
+
+
+@pytest.mark.parametrize("side", ["site"], indirect=True)
 def test_a_bad_token_is_told(page: Page) -> None:
     page.driver.get(URL)
     page.until(lambda: page.driver.find_elements(By.ID, "token"))

@@ -247,3 +247,14 @@ def test_the_page_and_all_it_needs_are_served(run: Run, site_plan: HostPlan, tmp
             assert (await portals.get("/static/%2e%2e/service.py", "")).status == 404
 
     run(body())
+
+
+def test_the_documentation_is_served(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            answer = await portals.get("/docs", "")
+            assert (answer.status, answer.headers["content-type"].split(";")[0]) == (200, "text/html")
+            for path in re.findall(rb'(?:src|href)="(/[^"#]*)"', answer.body):
+                assert (await portals.get(path.decode(), "")).status == 200, path
+
+    run(body())

@@ -29,6 +29,7 @@ async function show() {
   const pages = PAGES.filter(([page]) => page !== "sites" || app.info.role === "hub");
   element("nav").replaceChildren(
     ...pages.map(([page, title]) => h("a", { href: `#${page}`, "aria-current": page === name ? "page" : false }, title)),
+    h("a", { href: "/docs" }, "API"),
     h("button", { type: "button", click: leave }, "Sign out"),
   );
   const main = element("main");

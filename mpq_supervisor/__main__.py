@@ -47,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mpq_supervisor import history
 
         return history.main(parsed)
+    if parsed.command == "top":
+        from mpq_supervisor import top
+
+        return top.main(parsed)
+    if parsed.command == "support-bundle":
+        from mpq_supervisor import bundle
+
+        return bundle.main(parsed)
     from mpq_supervisor import pki
 
     return pki.main(parsed)
@@ -81,6 +89,16 @@ def _parser(command: str) -> argparse.ArgumentParser:
         from mpq_supervisor import history
 
         history.add_arguments(record, DEFAULT_CONFIG)
+    glance = commands.add_parser("top", help="the host at a glance, as it changes")
+    if command == "top":
+        from mpq_supervisor import top
+
+        top.add_arguments(glance)
+    support = commands.add_parser("support-bundle", help="collect what somebody far away needs, without secrets")
+    if command == "support-bundle":
+        from mpq_supervisor import bundle
+
+        bundle.add_arguments(support, DEFAULT_CONFIG)
     return parser
 
 

@@ -1,0 +1,115 @@
+"""A support bundle of a running and of a dead supervisor, and that no secret is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import tarfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpq_supervisor import bundle
+from mpq_supervisor.__main__ import main
+from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.scrub import pieces
+from tests.process.conftest import SITE
+from tests.process.test_control import Served
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
+Run = Callable[[Coroutine[Any, Any, None]], None]
+PORTAL = """
+[portal]
+[[portal.token]]
+name = "ann"
+role = "admin"
+hash = "sha256:{hash}"
+[portal.webhook]
+url = "https://hooks.example.net/T0/B1/very-secret"
+secret_file = "{secret}"
+[supervisor]
+state_directory = "{state}"
+"""
+HASH = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def config(tmp_path: Path, pki_directory: Path) -> Path:
+    secret, state = tmp_path / "webhook.secret", tmp_path / "state"
+    secret.write_text("swordfish-of-the-receiver\n")
+    secret.chmod(0o600)
+    state.mkdir(exist_ok=True)
+    (state / "reset.key").write_bytes(bytes(range(32)))
+    path = tmp_path / "mpq.toml"
+    path.write_text(SITE.format(pki=pki_directory) + PORTAL.format(hash=HASH, secret=secret, state=state))
+    return path
+
+
+def parts_of(path: Path) -> dict[str, str]:
+    with tarfile.open(path) as tar:
+        return {m.name: tar.extractfile(m).read().decode() for m in tar.getmembers()}  # type: ignore[union-attr]
+
+
+def make(path: Path, config: Path, runtime: Path) -> dict[str, str]:
+    assert main(["support-bundle", str(path), "--config", str(config), "--runtime-dir", str(runtime)]) == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    return parts_of(path)
+
+
+def test_no_secret_is_inside(
+    tmp_path: Path, config: Path, pki_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, secret = pki_directory / "ship1.key", tmp_path / "webhook.secret"
+    monkeypatch.setitem(bundle._COMMANDS, "logs/mpq", f"cat {config} {key} {secret}; xxd -p -c 64 {tmp_path}/state/*")
+    parts = make(tmp_path / "one.tar.gz", config, tmp_path)
+    everything = "\n".join(parts.values())
+    secrets = [*pieces(key.read_text()), "swordfish", HASH, "very-secret", bytes(range(32)).hex()]
+    assert len(secrets) > 4
+    for one in secrets:
+        assert one not in everything, one
+    assert 'name = "ann"' in parts["one/config/mpq.toml"]
+    assert "(removed)" in parts["one/logs/mpq"]
+
+
+def test_of_a_dead_supervisor(tmp_path: Path, config: Path) -> None:
+    parts = make(tmp_path / "two.tar.gz", config, tmp_path)
+    assert parts["two/state/status.json"].startswith("cannot be had: ")
+    assert parts["two/config/problems"] == "none\n"
+    assert "cannot be had" in parts["two/history/problem"]
+    for name in ("links", "rules", "routes", "queues", "counters"):
+        assert parts[f"two/kernel/{name}"], name
+    config.write_text("role = [")
+    parts = make(tmp_path / "three.tar.gz", config, tmp_path)
+    assert "not TOML" in parts["three/config/problems"]
+    assert main(["support-bundle", str(tmp_path / "no/such/x.tar.gz"), "--config", str(config)]) == 1
+
+
+def test_of_a_running_one(
+    run: Run, site_plan: HostPlan, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "_OURS", (b"fake_zygote",))
+
+    async def body() -> None:
+        async with Served(site_plan, tmp_path):
+            parts = await asyncio.to_thread(bundle.collect, config, tmp_path)
+            assert '"name": "br2"' in parts["state/status.json"]
+            assert "there is no portal" in parts["state/alarms.json"]
+            processes = [part for name, part in parts.items() if name.startswith("processes/")]
+            assert any("--- status" in part and "VmRSS" in part for part in processes)
+
+    run(body())
+
+
+def test_a_part_is_bounded(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "_COMMANDS", {"logs/mpq": "seq 2000000", "kernel/slow": "echo begun; sleep 60"})
+    monkeypatch.setattr(bundle, "TIMEOUT", 1.0)
+    parts = bundle.collect(config, tmp_path)
+    assert len(parts["logs/mpq"]) == bundle.MAX_PART
+    assert parts["logs/mpq"].endswith("\n2000000\n")
+    assert parts["kernel/slow"].startswith("begun\n")
+    assert "not done in 1 s" in parts["kernel/slow"]
+    with tarfile.open(fileobj=io.BytesIO(bundle.pack(parts, "d", 1.0))) as tar:
+        assert sorted(tar.getnames()) == sorted(f"d/{name}" for name in parts)

@@ -110,10 +110,6 @@ class Path:
     @property
     def packets_in_flight(self) -> int: ...
     @property
-    def sent(self) -> int:
-        """Packets that were ever in flight."""
-
-    @property
     def last_sent(self) -> float: ...
     @property
     def queued(self) -> int:

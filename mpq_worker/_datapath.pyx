@@ -228,10 +228,6 @@ cdef class Path:
         return self.c.sent.packets
 
     @property
-    def sent(self):
-        return self.c.sent.count
-
-    @property
     def last_sent(self):
         return self.c.sent.last
 

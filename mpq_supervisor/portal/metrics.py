@@ -209,7 +209,7 @@ PATH = Scope(("tunnel", "wan", "class", "path", "site"), _paths, (
         lambda p: p.stats.bytes_in_flight),
     Row("mpq_path_datagram_bytes", "gauge", "The largest UDP payload that is sent.",
         lambda p: p.stats.datagram_size or None),
-    Row("mpq_path_sent_packets_total", "counter", "QUIC packets.", _path_total("sent")),
+    Row("mpq_path_sent_packets_total", "counter", "QUIC packets, with mere acknowledgements.", _path_total("sent")),
     Row("mpq_path_lost_packets_total", "counter", "QUIC packets that were declared lost.", _path_total("lost")),
     Row("mpq_path_received_packets_total", "counter", "QUIC packets that opened.", _path_total("received")),
     Row("mpq_path_key_updates_total", "counter", "Changes of the packet protection keys (RFC 9001).",

@@ -35,7 +35,6 @@ class CongestionControl(QuicCongestionControl):
         self._tokens: dict[int, Token] = {}
         self.limit(max_datagram_size, DEFAULT_MAX_WINDOW)
         super().__init__(max_datagram_size=max_datagram_size)
-        self._sent = 0
         self.acked = 0
         self.lost = 0
 
@@ -43,11 +42,6 @@ class CongestionControl(QuicCongestionControl):
         """Start over with another cap on the window, in bytes."""
         self.model = DeliveryRate(mss=max_datagram_size, max_window=max_window)
         self.datagram_size = max_datagram_size
-
-    @property
-    def sent(self) -> int:
-        """Packets that were ever in flight."""
-        return self._sent + (self.native.sent if self.native is not None else 0)
 
     @property
     def bytes_in_flight(self) -> int:
@@ -74,7 +68,6 @@ class CongestionControl(QuicCongestionControl):
         assert packet.sent_time is not None
         self._tokens[packet.packet_number] = self.model.on_sent(packet.sent_time, self.elsewhere)
         self.elsewhere += packet.sent_bytes
-        self._sent += 1
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         token = self.disown(packet)

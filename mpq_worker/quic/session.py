@@ -311,15 +311,16 @@ class Session:
         and datagram_size, the largest UDP payload it sends."""
         control, ring = self._connection.control, self._connection.ring
         received, first, largest = ring.opened, ring.first, ring.largest
+        sent = self._connection._packet_number
         if self._native is not None:
             path = self._native.path
             received += path.opened
-            largest = path.largest_received
+            largest, sent = path.largest_received, path.next_number
             first = path.first_received if first is None else first
         return {
             "window": control.model.window,
             "in_flight": control.bytes_in_flight,
-            "sent": control.sent,
+            "sent": sent,
             "acked": control.acked,
             "lost": control.lost,
             "received": received,

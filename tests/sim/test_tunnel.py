@@ -67,12 +67,17 @@ def test_is_ready_also_when_the_answer_to_its_probe_comes_before_the_welcome(wor
 def test_carries_both_ways_without_loss(world: World) -> None:
     hub, site = world.add_hub(), world.add_site()
     world.net.run(0.2)
+    begin, on_the_wire = site.core.report(world.net.now).path, site.uplink.sent
     up = stream(world, site, SITE_INNER, HUB_INNER, 1000, 3.0, 1400)
     down = stream(world, hub, HUB_INNER, SITE_INNER, 1000, 3.0, 1400)
     world.net.run(3.5)
     assert numbers(hub) == list(range(up))
     assert numbers(site) == list(range(down))
-    assert site.core.report(world.net.now).drops == {}
+    end = site.core.report(world.net.now)
+    assert end.drops == {}
+    assert begin is not None
+    assert end.path is not None
+    assert end.path.packets_sent - begin.packets_sent == site.uplink.sent - on_the_wire  # acknowledgements too
 
 
 def test_random_loss_costs_only_what_is_lost(world: World) -> None:

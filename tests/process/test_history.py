@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import signal
 import subprocess
 import sys
 import time
@@ -15,19 +13,8 @@ from mpq_supervisor.__main__ import main
 from mpq_supervisor.portal.history.query import History
 from mpq_supervisor.portal.history.samples import Batch, Event, Row
 from mpq_supervisor.portal.history.store import Store
+from tests.process.killed_writer import kill_often
 
-KILLS = 12
-WRITER = """
-import sys
-from pathlib import Path
-from mpq_supervisor.portal.history.samples import Batch, Row
-from mpq_supervisor.portal.history.store import Store
-
-store = Store(Path(sys.argv[1]), 16)
-for t in range(int(sys.argv[2]), 1 << 40):
-    store.add(Batch(t, (Row("cr2", "tunnel", "wan5", "critical", True, True, 20000, 1, 0, 0, 1, t % 1000, 0),), ()))
-    print(t, flush=True)
-"""
 FULL_DISK = """
 import os, shutil, sys
 from pathlib import Path
@@ -59,27 +46,11 @@ shutil.copy(directory / "history.db-wal", sys.argv[2] + "/history.db-wal")
 
 
 def test_no_committed_second_is_lost_however_often_the_writer_is_killed(tmp_path: Path) -> None:
-    chance, t, told = random.Random(3), 1_800_000_000, []
-    for _ in range(KILLS):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(t)], stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
-        for _ in range(chance.randrange(1, 400)):
-            told.append(int(writer.stdout.readline()))
-        writer.send_signal(signal.SIGKILL)
-        told += [int(line) for line in writer.stdout if line.endswith("\n")]
-        writer.wait()
-        writer.stdout.close()
-        t = told[-1] + 5
-    store = Store(tmp_path, 16)  # finishes what the last one left
-    series = History(tmp_path).series("cr2", told[0], t, t - told[0], t)
-    recorded = {point.t for point in series.points}
-    assert set(told) <= recorded
-    assert len(recorded) <= len(told) + KILLS  # what was committed and could not be told any more
-    coarse = History(tmp_path).series("cr2", told[0] // 300 * 300, t, 1, t + 366 * 86_400)
-    assert sum(point.seconds for point in coarse.points) == len(recorded)
-    store.close()
+    """A hundred times in tests/portal_full."""
+    outcome = kill_often(tmp_path, kills=8, series=2, seed=3)
+    assert outcome.told > 100
+    assert (outcome.missing, outcome.wrong) == (0, 0)
+    assert outcome.beside <= 8  # committed, and killed before it could be told
 
 
 @pytest.mark.root

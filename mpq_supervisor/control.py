@@ -31,6 +31,7 @@ from mpq_supervisor.lifecycle import State
 from mpq_supervisor.plan import UnknownName, select
 from mpq_supervisor.requests import (
     ALARM_VERBS,
+    LOOKING,
     MAX_REQUEST,
     MAX_WAIT,
     PORTAL_VERBS,
@@ -122,7 +123,8 @@ class Control:
             return Response(Code.REFUSED, (f"{request.command} is not for the portal",))
         if request.command == "answer":
             return self._inquiry.answer(request)
-        self._log(f"portal for {request.by}", request)
+        if request.command not in LOOKING:
+            self._log(f"portal for {request.by}", request)
         return await self._execute(msgspec.structs.replace(request, wait=0.0))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -157,7 +159,7 @@ class Control:
             return Response(Code.REFUSED, ("answers are the portal's",))
         if request.command in ALARM_VERBS:  # the portal writes down who did what
             return await self._inquiry.ask(msgspec.structs.replace(request, by=f"ctl:{_user(uid)}"))
-        if request.command not in ("status", "classify"):
+        if request.command not in LOOKING:
             self._log(f"uid {uid}", request)
         return await self._execute(request)
 

@@ -29,7 +29,7 @@ class Inquiry:
         """The portal's answer, or why there is none."""
         number = next(self._numbers)
         if not self._send(Question(number, request)):
-            return Response(Code.FAILED, ("there is no portal: see [portal] in the configuration",))
+            return Response(Code.FAILED, ("no portal listens: see [portal] in the configuration",))
         waiting: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting[number] = waiting
         try:

@@ -41,6 +41,8 @@ Verb = Literal[
 ]  # fmt: skip
 PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart", "fields", "patch", "answer"})
 """What the portal may ask for, whoever asks it."""
+LOOKING: frozenset[Verb] = frozenset({"status", "classify", "fields"})
+"""What changes nothing, and is not worth a line of the log."""
 ALARM_VERBS: frozenset[Verb] = frozenset({"alarms", "acknowledge", "silence", "unsilence"})
 """What the portal is asked for."""
 

@@ -74,6 +74,7 @@ def make_app(parts: Parts) -> ASGIApp:
             version=__version__,
             description="Tunnels of one host: how they are, how they were, and orders to them.",
             path="/api/v1/docs",
+            use_handler_docstrings=True,
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
         ),

@@ -96,7 +96,7 @@ def test_of_a_running_one(
         async with Served(site_plan, tmp_path):
             parts = await asyncio.to_thread(bundle.collect, config, tmp_path)
             assert '"name": "br2"' in parts["state/status.json"]
-            assert "there is no portal" in parts["state/alarms.json"]
+            assert "no portal listens" in parts["state/alarms.json"]
             processes = [part for name, part in parts.items() if name.startswith("processes/")]
             assert any("--- status" in part and "VmRSS" in part for part in processes)
 

@@ -183,7 +183,7 @@ def test_alarms_need_a_portal(run: Run, site_plan: HostPlan, tmp_path: Path, cap
     async def body() -> None:
         async with Served(site_plan, tmp_path) as served:
             assert await served.ctl("alarms") == 1
-            assert capsys.readouterr().err == "there is no portal: see [portal] in the configuration\n"
+            assert capsys.readouterr().err == "no portal listens: see [portal] in the configuration\n"
             assert await served.ctl("silence", "--minutes", "0") == 2
             assert "Expected `int` >= 1 - at `$.silence.minutes`" in capsys.readouterr().err
 

@@ -28,7 +28,7 @@ async def alarms(request: Request[Any, Any, Any]) -> AlarmList:
 @post(
     "/alarms/{rule:str}/{subject:str}/acknowledge",
     tags=["alarms"],
-    opt={"role": Role.OPERATOR},
+    role=Role.OPERATOR,
     status_code=HTTP_200_OK,
 )
 async def acknowledge(request: Request[Any, Any, Any], rule: Rule, subject: Subject) -> Alarm:
@@ -40,7 +40,7 @@ async def acknowledge(request: Request[Any, Any, Any], rule: Rule, subject: Subj
     return alarm
 
 
-@post("/silences", tags=["alarms"], opt={"role": Role.OPERATOR})
+@post("/silences", tags=["alarms"], role=Role.OPERATOR)
 async def silence(request: Request[Any, Any, Any], data: NewSilence) -> Silence:
     """Raise such alarms, but tell nobody, for a while."""
     made = deeds.silence(parts_of(request), who_of(request), data)
@@ -49,7 +49,7 @@ async def silence(request: Request[Any, Any, Any], data: NewSilence) -> Silence:
     return made
 
 
-@delete("/silences/{number:int}", tags=["alarms"], opt={"role": Role.OPERATOR}, status_code=HTTP_204_NO_CONTENT)
+@delete("/silences/{number:int}", tags=["alarms"], role=Role.OPERATOR, status_code=HTTP_204_NO_CONTENT)
 async def unsilence(request: Request[Any, Any, Any], number: int) -> None:
     """End a silence."""
     if not deeds.unsilence(parts_of(request), who_of(request), number):

@@ -1,16 +1,19 @@
 """Decorators for the API's handlers: a viewer's token is needed, and every refusal is documented.
 
-opt={"role": Role.OPERATOR}    where more is needed
+@get("/tunnels")                                where looking is enough
+@post("/silences", role=Role.OPERATOR)          where it is not
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import litestar
 from litestar.openapi.datastructures import ResponseSpec
 
 from mpq_supervisor.portal.api.models import Problem
+from mpq_supervisor.portal.auth import Role
 from mpq_supervisor.portal.guard import guard
 
 REFUSALS = {
@@ -27,7 +30,13 @@ REFUSALS = {
 }
 """What any operation may answer besides."""
 
-get = partial(litestar.get, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
-post = partial(litestar.post, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
-patch = partial(litestar.patch, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
-delete = partial(litestar.delete, guards=[guard], responses=REFUSALS, security=[{"bearer": []}])
+
+def _route(method: Callable[..., Callable[[Any], Any]]) -> Callable[..., Callable[[Any], Any]]:
+    def route(path: str, *, role: Role = Role.VIEWER, **settings: Any) -> Callable[[Any], Any]:
+        needed = [{"bearer": [role.name.lower()]}]  # OpenAPI 3.1: of a bearer, the roles
+        return method(path, guards=[guard], opt={"role": role}, responses=REFUSALS, security=needed, **settings)
+
+    return route
+
+
+get, post, patch, delete = map(_route, (litestar.get, litestar.post, litestar.patch, litestar.delete))

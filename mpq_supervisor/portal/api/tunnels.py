@@ -73,19 +73,19 @@ async def logs(
     ]
 
 
-@post("/tunnels/{name:str}/start", tags=["tunnels"], opt={"role": Role.OPERATOR}, status_code=HTTP_202_ACCEPTED)
+@post("/tunnels/{name:str}/start", tags=["tunnels"], role=Role.OPERATOR, status_code=HTTP_202_ACCEPTED)
 async def start(request: Request[Any, Any, Any], name: Name) -> Ordered:
     """Start it, where it was stopped or has failed."""
     return await _order(request, name, "start")
 
 
-@post("/tunnels/{name:str}/stop", tags=["tunnels"], opt={"role": Role.OPERATOR}, status_code=HTTP_202_ACCEPTED)
+@post("/tunnels/{name:str}/stop", tags=["tunnels"], role=Role.OPERATOR, status_code=HTTP_202_ACCEPTED)
 async def stop(request: Request[Any, Any, Any], name: Name) -> Ordered:
     """Stop it, until somebody starts it; its traffic is refused meanwhile."""
     return await _order(request, name, "stop")
 
 
-@post("/tunnels/{name:str}/restart", tags=["tunnels"], opt={"role": Role.OPERATOR}, status_code=HTTP_202_ACCEPTED)
+@post("/tunnels/{name:str}/restart", tags=["tunnels"], role=Role.OPERATOR, status_code=HTTP_202_ACCEPTED)
 async def restart(request: Request[Any, Any, Any], name: Name) -> Ordered:
     """Start it anew."""
     return await _order(request, name, "restart")
@@ -98,7 +98,7 @@ async def config(request: Request[Any, Any, Any], name: Name) -> list[ConfigFiel
     return list((await _ask(request, Order("fields", (name,)))).fields)
 
 
-@patch("/tunnels/{name:str}/config", tags=["tunnels"], opt={"role": Role.ADMIN})
+@patch("/tunnels/{name:str}/config", tags=["tunnels"], role=Role.ADMIN)
 async def configure(request: Request[Any, Any, Any], name: Name, data: ConfigChange) -> ConfigChanged:
     """Change some of them, in the file and in what runs. What cannot be changes nothing."""
     parts, who = parts_of(request), who_of(request)

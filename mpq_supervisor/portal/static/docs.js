@@ -30,7 +30,7 @@ function operation(path, method, one) {
   return h("section", { class: "card", "aria-label": title },
     h("h3", {}, title),
     h("p", {}, one.description ?? one.summary ?? ""),
-    h("p", {}, h("small", {}, one.security?.length ? "with a token" : "without a token")),
+    h("p", {}, h("small", {}, one.security?.length ? `for: ${one.security[0].bearer.join()}` : "without a token")),
     parameters.length ? table(`Parameters of ${title}`, ["Name", "In", "Default", "Value", ""], parameters) : null,
     one.requestBody ? h("p", {}, "Body (JSON): ", words(content(one.requestBody))) : null,
     table(`Answers of ${title}`, ["Status", "Body", ""], answers));

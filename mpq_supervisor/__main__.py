@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mpq_supervisor import check
 
         return check.main(parsed.file)
+    if parsed.command == "export":
+        from mpq_supervisor import export
+
+        return export.main(parsed)
     if parsed.command == "post-stop":
         from mpq_supervisor import poststop
 
@@ -73,6 +77,11 @@ def _parser(command: str) -> argparse.ArgumentParser:
     check.add_argument("file", metavar="FILE", type=Path, nargs="?", default=DEFAULT_CONFIG)
     commands.add_parser("plan", help="show what a configuration would change (ctl plan)", add_help=False)
     commands.add_parser("ctl", help="look at and steer the running supervisor", add_help=False)
+    exported = commands.add_parser("export", help="this configuration for systemd-networkd, or an OpenWrt router")
+    if command == "export":
+        from mpq_supervisor import export
+
+        export.add_arguments(exported, DEFAULT_CONFIG)
     after = commands.add_parser("post-stop", help="for the systemd unit: tidy up after the supervisor")
     after.add_argument("--runtime-dir", type=Path, default=Path("/run/mpq"), help="default: %(default)s")
     token = commands.add_parser("token", help="make a token for the portal")

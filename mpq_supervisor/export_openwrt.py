@@ -1,0 +1,164 @@
+"""The other end of a site's trunk: the uci commands for an OpenWrt router in front of it. Pure.
+
+    each [[lan]] with a `vlan`   an interface of the router on the trunk (mpq11, for IPv6 mpq11_6), by the site
+    these together               the firewall zone `mpq`, which the zone `lan` may forward to
+    LANs with a class            mwan3: a policy per class over their interfaces in the order of the file, and the
+                                 classifier's rules; an interface is good while the hub answers through its tunnel
+    LANs without one             the classifier's rules as DSCP marks
+
+Names in mwan3 have 15 characters at most, so they are made of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_interface
+from itertools import product
+
+from mpq_supervisor.classifier import CATCH_ALL, RulePlan
+from mpq_supervisor.network import version_of
+from mpq_supervisor.plan import HostPlan, LanPlan
+from mpq_worker.contract import TrafficClass
+
+FIRST_METRIC = 10
+_FAMILY = {4: "ipv4", 6: "ipv6"}
+
+
+def openwrt(plan: HostPlan, trunk: str) -> list[str]:
+    """The commands, with comments; `trunk` is the router's device that leads to the site."""
+    lans = [lan for lan in plan.lans if lan.vlan is not None]
+    bound = [lan for lan in lans if lan.traffic_class is not None]
+    return [
+        *(line for place, lan in enumerate(lans) for line in _interfaces(lan, trunk, FIRST_METRIC + place)),
+        *_zone(lans),
+        *(_mwan3(plan, bound) if bound else ()),
+        *(_marks(plan) if len(bound) < len(lans) else ()),
+        *(f"uci commit {package}" for package in ("network", "firewall", *(["mwan3"] if bound else []))),
+        "service network reload",
+        "service firewall restart",
+        *(["service mwan3 restart"] if bound else []),
+    ]
+
+
+# ---------------------------------------------------------------- network and firewall
+
+
+def _interfaces(lan: LanPlan, trunk: str, metric: int) -> Iterator[str]:
+    yield f"# {lan.name}: VLAN {lan.vlan}"
+    device = f"{trunk}.{lan.vlan}"
+    yield from _section(
+        f"network.{_name(lan, 4)}_dev", "device", {"type": "8021q", "ifname": trunk, "vid": lan.vlan, "name": device}
+    )
+    for version, (own, site) in _ends(lan).items():
+        keys = ("ipaddr", "gateway") if version == 4 else ("ip6addr", "ip6gw")
+        addresses = dict(zip(keys, (own, site), strict=True))
+        yield from _section(
+            f"network.{_name(lan, version)}",
+            "interface",
+            {"device": device, "proto": "static", **addresses, "metric": metric},
+        )
+    if not _ends(lan):
+        yield f"# the router's address is not known: lan {lan.name} has no address with a gateway in its subnet"
+
+
+def _zone(lans: list[LanPlan]) -> Iterator[str]:
+    yield "# the site masquerades, the router does not"
+    networks = " ".join(_name(lan, version) for lan in lans for version in _ends(lan))
+    zone = {"name": "mpq", "network": networks, "input": "REJECT", "output": "ACCEPT", "forward": "REJECT"}
+    yield from _section("firewall.mpq", "zone", {**zone, "masq": 0, "mtu_fix": 1})
+    yield from _section("firewall.mpq_lan", "forwarding", {"src": "lan", "dest": "mpq"})
+
+
+def _ends(lan: LanPlan) -> dict[int, tuple[str, str]]:
+    """By IP version, the router's address (with prefix length) and the site's; where the file names a gateway."""
+    found: dict[int, tuple[str, str]] = {}
+    for own, gateway in product(map(ip_interface, lan.addresses), {gateway for _, gateway in lan.behind if gateway}):
+        if ip_address(gateway) in own.network:
+            found.setdefault(own.version, (f"{gateway}/{own.network.prefixlen}", str(own.ip)))
+    return found
+
+
+# ---------------------------------------------------------------- which class goes where
+
+
+def _mwan3(plan: HostPlan, lans: list[LanPlan]) -> Iterator[str]:
+    members: dict[TrafficClass, list[str]] = {}
+    for lan, tunnel in product(lans, plan.tunnels):
+        if lan.traffic_class is None or tunnel.name != lan.bound:
+            continue
+        others = members.setdefault(lan.traffic_class, [])
+        metric = len(others) + 1
+        for version, peer in ((version_of(peer), peer) for peer in tunnel.peers):
+            if version in _ends(lan):
+                name = _name(lan, version)
+                yield f"# {name}: {tunnel.name}"
+                yield from _section(f"mwan3.{name}", "interface", {"enabled": 1, "family": _FAMILY[version]})
+                yield from _list(f"mwan3.{name}.track_ip", [peer])
+                member = {"interface": name, "metric": metric, "weight": 1}
+                yield from _section(f"mwan3.{name}_m", "member", member)
+                others.append(f"{name}_m")
+    for traffic_class, names in members.items():
+        policy = f"mwan3.{_policy(traffic_class)}"
+        yield from _section(policy, "policy", {"last_resort": "unreachable"})
+        yield from _list(f"{policy}.use_member", names)
+    for place, rule in enumerate((*plan.rules, CATCH_ALL)):
+        yield f"# {rule.name}: {rule}"
+        if rule.traffic_class not in members:
+            yield "# no interface is of its class: the rules below decide"
+        elif rule.dscp:
+            yield "# mwan3 does not look at DSCP: the rules below decide"
+        else:
+            for number, fields in enumerate(_matches(rule, plan)):
+                fields["use_policy"] = _policy(rule.traffic_class)
+                yield from _section(f"mwan3.mpq_{place}_{number}", "rule", fields)
+
+
+def _marks(plan: HostPlan) -> Iterator[str]:
+    dscp = {entry.traffic_class: entry.dscp for entry in plan.classes}
+    yield "# for interfaces without a class: DSCP tells the site, where a rule of its own looks at it"
+    for place, rule in enumerate(plan.rules):
+        for number, fields in enumerate(_matches(rule, plan) if not rule.dscp else ()):
+            way = {"name": f"mpq {rule.name}", "src": "lan", "dest": "mpq"}
+            ports = {"dest_port": fields["dest_port"].replace(":", "-").replace(",", " ")} if rule.ports else {}
+            mark = {"target": "DSCP", "set_dscp": dscp[rule.traffic_class]}
+            values = {**way, "proto": "all", **fields, **ports, **mark}
+            yield from _section(f"firewall.mpq_{place}_{number}", "rule", values)
+
+
+def _policy(traffic_class: TrafficClass) -> str:
+    return f"mpq_{traffic_class.name.lower()}"
+
+
+def _matches(rule: RulePlan, plan: HostPlan) -> Iterator[dict[str, str]]:
+    """The fields of a rule but for DSCP, in the words of mwan3, once for each pair of prefixes of one IP version."""
+    ports = ",".join(str(p.first) if p.first == p.last else f"{p.first}:{p.last}" for p in rule.ports)
+    fixed = {"proto": rule.protocol or "", "dest_port": ports}
+    for source, destination in product(*(_prefixes(items, plan) for items in (rule.source, rule.destination))):
+        if source and destination and version_of(source) != version_of(destination):
+            continue
+        fields = {**fixed, "src_ip": source, "dest_ip": destination}
+        if source or destination:
+            fields["family"] = _FAMILY[version_of(source or destination)]
+        yield {key: value for key, value in fields.items() if value}
+
+
+def _prefixes(items: tuple[str, ...], plan: HostPlan) -> list[str]:
+    return [p for item in items for p in (plan.sets[item[1:]] if item[0] == "@" else (item,))] or [""]
+
+
+# ---------------------------------------------------------------- uci
+
+
+def _name(lan: LanPlan, version: int) -> str:
+    return f"mpq{lan.vlan}" if version == 4 else f"mpq{lan.vlan}_6"
+
+
+def _section(path: str, kind: str, values: Mapping[str, object]) -> Iterator[str]:
+    yield f"uci set {path}={kind}"
+    yield from (f"uci set {path}.{key}='{value}'" for key, value in values.items())
+
+
+def _list(path: str, values: Iterable[str]) -> Iterator[str]:
+    """A list of exactly these, whatever there was."""
+    yield f"uci -q delete {path}"
+    yield from (f"uci add_list {path}='{value}'" for value in values)

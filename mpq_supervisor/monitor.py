@@ -1,4 +1,4 @@
-"""Hears of changes to links, addresses, routes, rules and nftables, whoever makes them (FIELD 14).
+"""Hears of changes to links, addresses, routes, rules, nftables and qdiscs, whoever makes them (FIELD 14).
 
 What a message says does not matter: the state is read anew, once per burst. So nothing is missed when the
 kernel has to drop some of them.
@@ -12,11 +12,13 @@ import socket
 from collections.abc import Callable
 
 _DEBOUNCE = 0.05  # seconds from the first message of a burst
+_QDISC_DEBOUNCE = 0.5  # a kernel that takes only a part of ours makes us hear of ourselves each time we try
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP = 1
 _LINK, _ADDRESS4, _ROUTE4, _RULE4, _ADDRESS6, _ROUTE6, _RULE6 = 1, 5, 7, 8, 9, 11, 19  # RTNLGRP_
 _ROUTE_GROUPS = (_LINK, _ADDRESS4, _ROUTE4, _RULE4, _ADDRESS6, _ROUTE6, _RULE6)
+_QDISC_GROUPS = (4,)  # RTNLGRP_TC
 _NFTABLES_GROUPS = (7,)  # NFNLGRP_NFTABLES
 
 
@@ -29,8 +31,9 @@ class Monitor:
         self._timer: asyncio.TimerHandle | None = None
         self._nftables = False
         self._sockets = (
-            self._listen(socket.NETLINK_ROUTE, _ROUTE_GROUPS, False),
-            self._listen(_NETLINK_NETFILTER, _NFTABLES_GROUPS, True),
+            self._listen(socket.NETLINK_ROUTE, _ROUTE_GROUPS),
+            self._listen(socket.NETLINK_ROUTE, _QDISC_GROUPS, delay=_QDISC_DEBOUNCE),
+            self._listen(_NETLINK_NETFILTER, _NFTABLES_GROUPS, nftables=True),
         )
 
     def look(self, delay: float = _DEBOUNCE) -> None:
@@ -50,19 +53,21 @@ class Monitor:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _listen(self, family: int, groups: tuple[int, ...], nftables: bool) -> socket.socket:
+    def _listen(
+        self, family: int, groups: tuple[int, ...], *, nftables: bool = False, delay: float = _DEBOUNCE
+    ) -> socket.socket:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         sock = socket.socket(socket.AF_NETLINK, kind, family)
         sock.bind((0, 0))
         for group in groups:
             sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-        self._loop.add_reader(sock, self._readable, sock, nftables)
+        self._loop.add_reader(sock, self._readable, sock, nftables, delay)
         return sock
 
-    def _readable(self, sock: socket.socket, nftables: bool) -> None:
+    def _readable(self, sock: socket.socket, nftables: bool, delay: float) -> None:
         _drain(sock)
         self._nftables = self._nftables or nftables
-        self.look()
+        self.look(delay)
 
     def _fire(self) -> None:
         nftables, self._nftables, self._timer = self._nftables, False, None

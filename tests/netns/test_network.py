@@ -7,6 +7,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from mpq_supervisor.plan import HostPlan, make_plan
 from mpq_supervisor.tun import open_tun
 from mpq_worker.errors import HostFault
 from tests.netns.namespace import run
-from tests.netns.site import LOG, SERVER, SITE, TUNS, Capture, Net, lan_socket, provoke, tunnel, wait_for
+from tests.netns.site import LOG, SERVER, SITE, TUNS, Capture, Net, hosted, lan_socket, provoke, tunnel, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -203,6 +204,25 @@ def test_what_others_delete_is_put_back(site: Host) -> None:
         (lambda: run("ip link del br1"), lambda _: "default dev br1" in run("ip route show table 111")),
     )
     assert seen == []
+
+
+def test_htb_that_others_delete_is_put_back(net: Net) -> None:
+    plan = make_plan(parse(SITE.replace('interface = "wan4"', 'interface = "wan4", rate_mbit = 4.0')))
+    with net.site.entered(), hosted(plan) as site:
+        shown = _without_handles(run("tc class show dev wan4"))
+        assert "htb" in shown
+        watched(
+            site,
+            (
+                lambda: run("tc qdisc del dev wan4 root"),
+                lambda _: _without_handles(run("tc class show dev wan4")) == shown,
+            ),
+        )
+
+
+def _without_handles(text: str) -> str:
+    """Without the numbers that the kernel gives to qdiscs."""
+    return re.sub(r"leaf \S+", "", text)
 
 
 def test_a_wan_that_changes_is_told_once_with_its_table_already_right(

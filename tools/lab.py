@@ -77,12 +77,12 @@ class Lab(Stage):
 
     def loss_counts(self) -> dict[Flow, Count]:
         """What became of each flow since the last change of any loss, both directions together."""
-        counters = self._counters("loss")
+        counters = self.counters("loss")
         return {flow: Count(counters[f"seen{i}"], counters[f"lost{i}"]) for i, flow in enumerate(self._losses)}
 
     def leaks(self) -> Leaks:
         """Packets in clear that the router met since the lab was built."""
-        counters = self._counters("leak")
+        counters = self.counters("leak")
         return Leaks(counters["site"], counters["hub"])
 
     def rate(self, wan: int, mbit: float | None, direction: Direction = "both") -> None:
@@ -196,7 +196,8 @@ class Lab(Stage):
     def _nft(self, text: str) -> None:
         namespaces.feed([*namespaces.enter(self.name("router")), "nft", "-f", "-"], text)
 
-    def _counters(self, table: str) -> dict[str, int]:
+    def counters(self, table: str) -> dict[str, int]:
+        """Packets by counter of one of the router's nft tables (`inet`)."""
         listing = json.loads(self.run("router", ["nft", "-j", "list", "counters", "table", "inet", table]).stdout)
         counters = [entry["counter"] for entry in listing["nftables"] if "counter" in entry]
         return {counter["name"]: counter["packets"] for counter in counters}

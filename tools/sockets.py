@@ -31,15 +31,17 @@ def open_datagram(target: str, protocol: int, via: Via) -> socket.socket:
     v6 = ":" in target
     sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM, protocol)
     sock.setblocking(False)
-    if via.device:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, via.device.encode())
-    if via.source:
-        sock.bind((via.source, 0))
-    if v6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, via.dscp << 2)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, via.dscp << 2)
+    _send_via(sock, via)
     widen(sock)
+    return sock
+
+
+def open_connection(target: str, port: int, via: Via) -> socket.socket:
+    """A TCP connection to `target` that leaves `via`; it need not be there before 5 s. Raises OSError."""
+    sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_STREAM)
+    _send_via(sock, via)
+    sock.settimeout(5)
+    sock.connect((target, port))
     return sock
 
 
@@ -82,3 +84,14 @@ def wait_until(epoll: select.epoll, when_ns: int) -> list[tuple[int, int]]:
     if left > 0:
         select.select([epoll], [], [], left / 1e9)
     return epoll.poll(0)
+
+
+def _send_via(sock: socket.socket, via: Via) -> None:
+    if via.device:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, via.device.encode())
+    if via.source:
+        sock.bind((via.source, 0))
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, via.dscp << 2)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, via.dscp << 2)

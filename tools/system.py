@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from tools import namespaces
 from tools.lab import Lab
 from tools.lab_config import Deployment
 from tools.product import Product, Side
+from tools.setns import inside
 from tools.topology import Role
 from tools.wait import end, until
 
@@ -107,6 +109,16 @@ class System:
             yield lines
         finally:
             lines += self.log(side)[begin:].splitlines()
+
+    @contextmanager
+    def inside(self, role: Role) -> Iterator[None]:
+        """What this thread opens meanwhile is in that namespace."""
+        fd = os.open(namespaces.NETNS / self.lab.name(role), os.O_RDONLY)
+        try:
+            with inside(fd):
+                yield
+        finally:
+            os.close(fd)
 
     def state_of(self, side: Side) -> dict[str, list[str]]:
         """All of the kernel's network state that mpq could leave behind, in words."""

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from mpq_supervisor.requests import Code, Response
-from tools import namespaces
 from tools.lab import Lab
 from tools.lab_config import Deployment
 from tools.ping import Stream
 from tools.ping_report import StreamReport
 from tools.product import Side
-from tools.setns import inside
 from tools.sockets import Via
 from tools.system import SIDES
 from tools.system import System as Base
-from tools.topology import LANS, SERVER, SERVER6, WANS, Role
+from tools.topology import LANS, SERVER, SERVER6, WANS
 from tools.traffic import PingRun, start_pings
 from tools.wait import PATIENCE, until
 
@@ -53,16 +50,6 @@ class System(Base):
         self.until_answered()
 
     # ------------------------------------------------------------ traffic
-
-    @contextmanager
-    def inside(self, role: Role) -> Iterator[None]:
-        """What this thread opens meanwhile is in that namespace."""
-        fd = os.open(namespaces.NETNS / self.lab.name(role), os.O_RDONLY)
-        try:
-            with inside(fd):
-                yield
-        finally:
-            os.close(fd)
 
     def streams(self, *, v6: bool = False) -> list[Stream]:
         """100 pings/s by each tunnel, from the LAN host to the server."""

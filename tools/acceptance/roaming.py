@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import socket
 import time
 from contextlib import ExitStack
 
-from tools import namespaces
 from tools.acceptance.ground import RTT_MS, add_outages, load, longest_outage_ms, running, say, total
 from tools.results import Results
-from tools.setns import inside
 from tools.sockets import Via, open_datagram
 from tools.system import System
 from tools.traffic import start_load, start_probes
@@ -102,9 +99,7 @@ def _idle(system: System) -> list[float]:
     assert target is not None
     found = []
     with ExitStack() as stack:
-        namespace = os.open(namespaces.NETNS / system.lab.name("hub"), os.O_RDONLY)
-        stack.callback(os.close, namespace)
-        with inside(namespace):
+        with system.inside("hub"):
             sock = stack.enter_context(open_datagram(target, socket.IPPROTO_ICMP, Via()))
         for number in range(REBINDS):
             pause(SPACING + number / REBINDS * PROBE_INTERVAL)  # at every phase of the site's own probes

@@ -1,0 +1,256 @@
+"""Links that come, go and change, by a seed: after each event the kernel is as it should be, and nobody else noticed.
+
+    carrier   the cable is pulled for a while            down      the interface is set down for a while
+    address   DHCP gives another address and gateway     gateway   another gateway, the address stays
+    removal   the interface goes, and comes back with another index
+    storm     a loose plug: up and down, again and again
+
+Meanwhile each tunnel carries numbered probes, and a TCP connection that lives from the first event to the last and
+has data under way during each. The router counts what does not belong on the WAN where it came.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import time
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from mpq_supervisor.lifecycle import State
+from tools.acceptance.ground import running, say
+from tools.kernel import Kernel, kernel
+from tools.lab import Lab
+from tools.results import Results, percentile
+from tools.sockets import open_connection
+from tools.system import System
+from tools.topology import HUB6, SERVER, WANS
+from tools.traffic import start_probes
+from tools.wait import pause
+
+EVENTS = 200
+SEED = 1
+KINDS = ("carrier", "down", "address", "address6", "gateway", "removal", "storm")
+LASTING = (0.1, 2.0)
+CONTACTS = (6, 12)
+PORT = 7300
+RATE = 50.0
+PATIENCE = 40.0
+"""Seconds after which what is not yet as it should be counts as wrong."""
+
+
+class Event(NamedTuple):
+    """What happens to a WAN: for how long, or how often."""
+
+    kind: str
+    wan: int
+    seconds: float
+    times: int
+
+
+class Report(NamedTuple):
+    """What came of a number of events.
+
+    `wrong` is what was never as it should be, `quiet` how many seconds each took until all was; `broken` are tunnels
+    whose TCP connection broke, each with the WAN of the event; `astray` are packets on a WAN where they do not
+    belong, `clear` such of the LANs; `others_lost` are probes of other WANs than the event's, of all `sent`.
+    """
+
+    wrong: list[str]
+    quiet: list[float]
+    broken: list[tuple[str, int]]
+    astray: int
+    clear: int
+    others_lost: int
+    sent: int
+
+
+def links(results: Results, count: int = EVENTS) -> None:
+    """200 seeded events of links: kernel as desired when quiet, nothing by a wrong WAN, no TCP connection breaks."""
+    with running(edit=eager) as system:
+        report = exercise(system, make_plan(SEED, count))
+    others = sum(1 for name, wan in report.broken if system.tunnels[name].wan != f"wan{wan}")
+    results.add("links.not_as_desired", [len(report.wrong)], f"in {count} events", target=0)
+    results.add("links.quiet.p50", report.quiet, "s")
+    results.add("links.quiet.p99", [percentile(sorted(report.quiet), 99)], "s")
+    results.add("links.by_a_wrong_wan", [report.astray], "packets", target=0)
+    results.add("links.in_clear", [report.clear], "packets", target=0)
+    results.add("links.tcp.broken_on_other_wans", [others], f"of {6 * count}", target=0)
+    results.add("links.tcp.broken_on_the_wan", [len(report.broken) - others], f"of {3 * count}", target=0)
+    results.add("links.others_lost", [report.others_lost], f"of {report.sent} probes", target=0)
+    say(f"wrong {report.wrong}; astray {report.astray}, in clear {report.clear}; broken {report.broken}")
+
+
+def make_plan(seed: int, count: int) -> list[Event]:
+    """The first events of a seed; of as many as there are kinds, each is of another."""
+    chance = random.Random(seed)
+    events: list[Event] = []
+    while len(events) < count:
+        for kind in chance.sample(KINDS, len(KINDS)):
+            seconds, times = round(chance.uniform(*LASTING), 2), chance.randint(*CONTACTS)
+            events.append(Event(kind, chance.choice(WANS), seconds, times))
+    return events[:count]
+
+
+def eager(text: str) -> str:
+    """For `running`: a tunnel has its traffic back at once, and the last WAN's go over IPv6."""
+    wan = f'interface = "wan{WANS[-1]}"\n'
+    text = text.replace(wan, f'{wan}hub_address = "{HUB6}"\n')
+    return text.replace('role = "site"\n', 'role = "site"\nwatchdog = { failback_after = 0.3 }\n')
+
+
+def exercise(system: System, plan: list[Event]) -> Report:
+    """Does the events, one after the other, each when the last one's effects are over."""
+    wrong: list[str] = []
+    quiet: list[float] = []
+    broken: list[tuple[str, int]] = []
+    spans: list[tuple[int, int, int]] = []
+    with ExitStack() as stack:
+        site = stack.enter_context(kernel(system, "site"))
+        system.lab.run("router", ["nft", guard_table()])
+        _until_quiet(system, site)
+        connections = _Connections(stack, system)
+        probes = start_probes(system.lab, "lan", "server", system.deployment.probes(), RATE)
+        changer = _Changer(system.lab)
+        for number, event in enumerate(plan, 1):
+            begin = time.monotonic_ns()
+            connections.send()
+            changer.do(event)
+            done = time.monotonic()
+            left = _until_quiet(system, site)
+            wrong += [f"{number} {event.kind}: {line}" for line in left]
+            quiet.append(time.monotonic() - done)
+            lost = connections.receive()
+            broken += [(name, event.wan) for name in lost]
+            spans.append((event.wan, begin, time.monotonic_ns()))
+            say(f"{number:4} {event.kind:8} wan{event.wan}: quiet after {quiet[-1]:.1f} s {left or ''}{lost or ''}")
+        streams = probes.result()
+    others_lost = 0
+    for number, (wan, begin, end) in enumerate(spans, 1):
+        for stream in streams:
+            lost_ns = stream.losses_ns(begin, end) if system.tunnels[stream.name].wan != f"wan{wan}" else []
+            if lost_ns:
+                after = (lost_ns[0] - begin) / 1e9
+                say(f"{number:4} {stream.name} {stream.way} lost {len(lost_ns)}, {after:.2f} s after its begin")
+            others_lost += len(lost_ns)
+    if system.lab.counters("wrong")["wrong"]:
+        say(system.lab.run("router", ["nft", "list", "table", "inet", "wrong"]).stdout)
+    astray, clear = system.lab.counters("wrong")["wrong"], system.lab.leaks().site
+    return Report(wrong, quiet, broken, astray, clear, others_lost, sum(len(stream.sent) for stream in streams))
+
+
+def guard_table() -> str:
+    """nft table of the router that counts what came by a WAN with another one's address, or to another one's port."""
+    rules = [
+        f'iifname "r{k}" {what} counter name "wrong"'
+        for n, k in enumerate(WANS)
+        for what in (
+            f"ip saddr & 255.192.255.0 != 100.64.{k}.0 add @wrong4 {{ iifname . ip saddr }}",
+            f"ip6 saddr & ffff:ffff:ffff:: != 2001:db8:{k}:: ip6 saddr != {{ ::, fe80::/10 }} "
+            "add @wrong6 { iifname . ip6 saddr }",
+            f"udp dport 45010-45012 udp dport != {45010 + n} add @ports {{ iifname . udp dport }}",
+        )
+    ]
+    kinds = {"wrong4": "ipv4_addr", "wrong6": "ipv6_addr", "ports": "inet_service"}
+    sets = [f"set {name} {{ type ifname . {kind}; size 64; flags dynamic; }}" for name, kind in kinds.items()]
+    chain = "\n".join(["type filter hook prerouting priority raw - 1;", *rules])
+    return "\n".join(["table inet wrong {", "counter wrong { }", *sets, f"chain prerouting {{\n{chain}\n}}", "}"])
+
+
+# ---------------------------------------------------------------- helpers
+
+
+class _Changer:
+    """Does events, and knows the networks that the WANs are in by now."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._moves = 0
+        self._network = {wan: f"100.64.{wan}" for wan in WANS}
+
+    def do(self, event: Event) -> None:
+        """Returns when it is over."""
+        lab, wan, device = self._lab, event.wan, f"wan{event.wan}"
+        self._moves += 1
+        match event.kind:
+            case "carrier":
+                lab.carrier(wan, False)
+                pause(event.seconds)
+                lab.carrier(wan, True)
+            case "down":
+                self._down(wan, event.seconds)
+            case "address":
+                self._network[wan] = f"100.{65 + self._moves % 60}.{wan}"
+                lab.address(wan, f"{self._network[wan]}.2/24")
+            case "address6":
+                lab.address(wan, f"2001:db8:{wan}:{self._moves:x}::2/64")
+            case "gateway":
+                gateway = f"{self._network[wan]}.{100 + self._moves % 100}"
+                lab.run("router", ["ip", "address", "replace", f"{gateway}/24", "dev", f"r{wan}"])
+                route = f"ip route replace default via {gateway} dev {device} proto dhcp metric {100 + wan}"
+                lab.run("site", route.split())
+            case "removal":
+                lab.remove_wan(wan)
+                pause(event.seconds)
+                lab.return_wan(wan)
+            case "storm":
+                for _ in range(event.times):
+                    self._down(wan, 0.05)
+                    pause(0.05)
+
+    def _down(self, wan: int, seconds: float) -> None:
+        self._lab.run("site", ["ip", "link", "set", f"wan{wan}", "down"])
+        pause(seconds)
+        self._lab.renew(wan)
+
+
+class _Connections:
+    """A TCP connection through each tunnel, from the LAN host to the server. One that broke is replaced."""
+
+    def __init__(self, stack: ExitStack, system: System) -> None:
+        self._stack, self._system = stack, system
+        with system.inside("server"):
+            self._listener = stack.enter_context(socket.create_server((SERVER, PORT)))
+        self._pairs = {name: self._connect(name) for name in system.tunnels}
+        self._number = 0
+
+    def send(self) -> None:
+        """Gives each something to carry, both ways."""
+        self._number += 1
+        for pair in self._pairs.values():
+            for sock in pair:
+                sock.send(self._message())
+
+    def receive(self) -> list[str]:
+        """Those on which it has not arrived."""
+        broken = [name for name, pair in self._pairs.items() if not all(map(self._has_arrived, pair))]
+        for name in broken:
+            self._pairs[name] = self._connect(name)
+        return broken
+
+    def _message(self) -> bytes:
+        return self._number.to_bytes(8)
+
+    def _has_arrived(self, sock: socket.socket) -> bool:
+        try:
+            return bool(select.select([sock], [], [], PATIENCE)[0]) and sock.recv(8) == self._message()
+        except OSError:
+            return False
+
+    def _connect(self, name: str) -> tuple[socket.socket, socket.socket]:
+        with self._system.inside("lan"):
+            near = self._stack.enter_context(open_connection(SERVER, PORT, self._system.deployment.via(name)))
+        return near, self._stack.enter_context(self._listener.accept()[0])
+
+
+def _until_quiet(system: System, site: Kernel) -> list[str]:
+    """Waits until every tunnel is UP and nothing differs; what is then still wrong."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        states = {name: worker.state for name, worker in system.workers("site").items()}
+        wrong = [f"{name} is {state}" for name, state in states.items() if state is not State.UP]
+        wrong += site.differences()
+        if not wrong or time.monotonic() > end:
+            return wrong
+        pause(0.1)

@@ -18,12 +18,12 @@ class Kernel:
 
     def __init__(self, netlink: Netlink, system: System, side: Side) -> None:
         self.netlink = netlink
-        self._plan = make_plan(load(system.configs[side]))
+        self.plan = make_plan(load(system.configs[side]))
 
     def entries(self) -> Desired:
         """The rules, routes and addresses that are mpq's."""
         there = self.netlink.snapshot()
-        tuns = {worker.tun for worker in self._plan.workers}
+        tuns = {worker.tun for worker in self.plan.workers}
         return Desired(
             addresses=frozenset(a for a in there.addresses if a.interface in tuns),
             lan_addresses=there.own_addresses - {a for a in there.addresses if a.interface in tuns},
@@ -33,7 +33,7 @@ class Kernel:
 
     def differences(self) -> list[str]:
         """What should be there and is not, and what is there and should not be."""
-        want, there = desired(self._plan, self.netlink.snapshot()), self.entries()
+        want, there = desired(self.plan, self.netlink.snapshot()), self.entries()
         pairs = ((want.rules, there.rules), (want.routes, there.routes), (want.addresses, there.addresses))
         return [
             f"{word}: {entry}"

@@ -24,7 +24,7 @@ from tools.kernel import Kernel, kernel
 from tools.lab import Lab
 from tools.results import Results, percentile
 from tools.sockets import open_connection
-from tools.system import System
+from tools.system import SIDES, System
 from tools.topology import HUB6, SERVER, WANS
 from tools.traffic import start_probes
 from tools.wait import pause
@@ -134,6 +134,9 @@ def exercise(system: System, plan: list[Event]) -> Report:
                 after = (lost_ns[0] - begin) / 1e9
                 say(f"{number:4} {stream.name} {stream.way} lost {len(lost_ns)}, {after:.2f} s after its begin")
             others_lost += len(lost_ns)
+    for side in SIDES:
+        drops = {name: worker.drops for name, worker in system.workers(side).items() if worker.drops}
+        say(f"drops of the {side}'s workers: {drops}")
     if system.lab.counters("wrong")["wrong"]:
         say(system.lab.run("router", ["nft", "list", "table", "inet", "wrong"]).stdout)
     astray, clear = system.lab.counters("wrong")["wrong"], system.lab.leaks().site

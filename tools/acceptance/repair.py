@@ -16,7 +16,7 @@ from tools.product import Side
 from tools.results import Results, percentile
 from tools.system import SIDES, System
 from tools.topology import WANS
-from tools.wait import pause
+from tools.wait import pause, until
 
 RATE_MBIT = 100.0
 REPEATS = 10
@@ -36,7 +36,8 @@ def repair(results: Results) -> None:
     with running(rate_mbit=RATE_MBIT, edit=_with_a_lan) as system:
         system.lab.run("site", ["ip", "link", "add", "lan9", "type", "veth", "peer", "name", "lan9p"])
         system.lab.run("site", ["ip", "link", "set", "lan9", "up"])
-        pause(SETTLE)
+        with kernel(system, "site") as site:
+            until(lambda: not site.differences())
         before = {side: _shown(system, side) for side in SIDES}
         for side in SIDES:
             with kernel(system, side) as there:
@@ -84,7 +85,7 @@ def _entries(results: Results, side: Side, there: Kernel) -> None:
 
 
 def _objects(results: Results, system: System, side: Side, there: Kernel) -> None:
-    """What has parts: back when its listing is as it was; a TUN, when its tunnel is up, too."""
+    """What has parts: back when its listing is as it was; a TUN, when all of its addresses and routes are."""
 
     def remove(command: str) -> None:
         system.lab.run(side, command.split())
@@ -96,9 +97,6 @@ def _objects(results: Results, system: System, side: Side, there: Kernel) -> Non
         before = shown()
         return lambda _: shown() == before
 
-    def tun_back(_: str) -> bool:
-        return not there.differences()
-
     tables = system.lab.run(side, ["nft", "list", "tables"]).stdout.split("table inet ")[1:]
     for name in sorted(table.strip() for table in tables):
         shown = f"nft --stateless --terse list table inet {name}"
@@ -107,13 +105,8 @@ def _objects(results: Results, system: System, side: Side, there: Kernel) -> Non
     if side == "site":
         commands = [f"tc qdisc del dev wan{k} root" for k in WANS]
         _each(results, f"{side}.qdisc", commands, remove, is_as_before(*(f"tc class show dev wan{k}" for k in WANS)))
-    tuns = [f"ip link del {worker}" for worker in _tuns(system, side)]
-    _each(results, f"{side}.tun", tuns, remove, tun_back)
-
-
-def _tuns(system: System, side: Side) -> list[str]:
-    names = system.counters(side)
-    return [name for name in names if name in system.tunnels or (name.startswith("mt") and side == "hub")]
+    tuns = [f"ip link del {worker.tun}" for worker in there.plan.workers]
+    _each(results, f"{side}.tun", tuns, remove, lambda _: not there.differences())
 
 
 def _each(

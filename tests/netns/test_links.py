@@ -7,7 +7,8 @@ import os
 import pytest
 
 from tools.acceptance.ground import running
-from tools.acceptance.links import KINDS, SEED, eager, exercise, make_plan
+from tools.acceptance.link_events import KINDS, make_plan
+from tools.acceptance.links import SEED, eager, exercise
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -1,9 +1,4 @@
-"""Links that come, go and change, by a seed: after each event the kernel is as it should be, and nobody else noticed.
-
-    carrier   the cable is pulled for a while            down      the interface is set down for a while
-    address   DHCP gives another address and gateway     gateway   another gateway, the address stays
-    removal   the interface goes, and comes back with another index
-    storm     a loose plug: up and down, again and again
+"""Links that come, go and change: after each event the kernel is as it should be, and nobody else noticed.
 
 Meanwhile each tunnel carries numbered probes, and a TCP connection that lives from the first event to the last and
 has data under way during each. The router counts what does not belong on the WAN where it came.
@@ -11,7 +6,6 @@ has data under way during each. The router counts what does not belong on the WA
 
 from __future__ import annotations
 
-import random
 import select
 import socket
 import time
@@ -20,8 +14,8 @@ from typing import NamedTuple
 
 from mpq_supervisor.lifecycle import State
 from tools.acceptance.ground import running, say
+from tools.acceptance.link_events import Changer, Event, make_plan
 from tools.kernel import Kernel, kernel
-from tools.lab import Lab
 from tools.probe_report import ProbeStream
 from tools.results import Results, percentile
 from tools.sockets import open_connection
@@ -32,24 +26,12 @@ from tools.wait import pause
 
 EVENTS = 200
 SEED = 1
-KINDS = ("carrier", "down", "address", "address6", "gateway", "removal", "storm")
-LASTING = (0.1, 2.0)
-CONTACTS = (6, 12)
 PORT = 7300
 RATE = 50.0
 CALM_NS = 1_000_000_000
 """After an event of its own WAN a stream may still lose what is sent within this time."""
 PATIENCE = 40.0
 """Seconds after which what is not yet as it should be counts as wrong."""
-
-
-class Event(NamedTuple):
-    """What happens to a WAN: for how long, or how often."""
-
-    kind: str
-    wan: int
-    seconds: float
-    times: int
 
 
 class Report(NamedTuple):
@@ -85,17 +67,6 @@ def links(results: Results, count: int = EVENTS) -> None:
     say(f"wrong {report.wrong}; astray {report.astray}, in clear {report.clear}; broken {report.broken}")
 
 
-def make_plan(seed: int, count: int) -> list[Event]:
-    """The first events of a seed; of as many as there are kinds, each is of another."""
-    chance = random.Random(seed)
-    events: list[Event] = []
-    while len(events) < count:
-        for kind in chance.sample(KINDS, len(KINDS)):
-            seconds, times = round(chance.uniform(*LASTING), 2), chance.randint(*CONTACTS)
-            events.append(Event(kind, chance.choice(WANS), seconds, times))
-    return events[:count]
-
-
 def eager(text: str) -> str:
     """For `running`: a tunnel has its traffic back at once, and the last WAN's go over IPv6."""
     wan = f'interface = "wan{WANS[-1]}"\n'
@@ -115,7 +86,7 @@ def exercise(system: System, plan: list[Event]) -> Report:
         _until_quiet(system, site)
         connections = _Connections(stack, system)
         probes = start_probes(system.lab, "lan", "server", system.deployment.probes(), RATE)
-        changer = _Changer(system.lab)
+        changer = Changer(system.lab)
         for number, event in enumerate(plan, 1):
             begin = time.monotonic_ns()
             connections.send()
@@ -158,50 +129,6 @@ def guard_table() -> str:
 # ---------------------------------------------------------------- helpers
 
 
-class _Changer:
-    """Does events, and knows the networks that the WANs are in by now."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self._moves = 0
-        self._network = {wan: f"100.64.{wan}" for wan in WANS}
-
-    def do(self, event: Event) -> None:
-        """Returns when it is over."""
-        lab, wan, device = self._lab, event.wan, f"wan{event.wan}"
-        self._moves += 1
-        match event.kind:
-            case "carrier":
-                lab.carrier(wan, False)
-                pause(event.seconds)
-                lab.carrier(wan, True)
-            case "down":
-                self._down(wan, event.seconds)
-            case "address":
-                self._network[wan] = f"100.{65 + self._moves % 60}.{wan}"
-                lab.address(wan, f"{self._network[wan]}.2/24")
-            case "address6":
-                lab.address(wan, f"2001:db8:{wan}:{self._moves:x}::2/64")
-            case "gateway":
-                gateway = f"{self._network[wan]}.{100 + self._moves % 100}"
-                lab.run("router", ["ip", "address", "replace", f"{gateway}/24", "dev", f"r{wan}"])
-                route = f"ip route replace default via {gateway} dev {device} proto dhcp metric {100 + wan}"
-                lab.run("site", route.split())
-            case "removal":
-                lab.remove_wan(wan)
-                pause(event.seconds)
-                lab.return_wan(wan)
-            case "storm":
-                for _ in range(event.times):
-                    self._down(wan, 0.05)
-                    pause(0.05)
-
-    def _down(self, wan: int, seconds: float) -> None:
-        self._lab.run("site", ["ip", "link", "set", f"wan{wan}", "down"])
-        pause(seconds)
-        self._lab.renew(wan)
-
-
 class _Connections:
     """A TCP connection through each tunnel, from the LAN host to the server. One that broke is replaced."""
 
@@ -242,7 +169,7 @@ class _Connections:
 
 
 def _unexcused(system: System, stream: ProbeStream, spans: list[tuple[int, int, int]]) -> int:
-    """How many a stream lost apart from events of its own WAN: what was under way at their begin, until all is calm."""
+    """How many a stream lost apart from events of its WAN, which count from what was under way until all is calm."""
     own = [span for span in spans if system.tunnels[stream.name].wan == f"wan{span[0]}"]
     excused = [(stream.under_way_ns(begin), end + CALM_NS) for _, begin, end in own]
     lost = [at for at in stream.losses_ns() if not any(begin <= at <= end for begin, end in excused)]

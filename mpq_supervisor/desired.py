@@ -21,8 +21,9 @@ A hub has host and prefix routes to the TUN of the class in the main table, over
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import ip_interface
+from types import MappingProxyType
 
 import msgspec
 
@@ -57,9 +58,16 @@ class Desired(msgspec.Struct, frozen=True):
     shapers: frozenset[Shaper] = frozenset()
 
 
-def desired(plan: HostPlan, snapshot: Snapshot, down: Collection[str] = ()) -> Desired:
-    """Everything that mpq wants of this host's network while it runs; `down` are the tunnels that carry nothing."""
-    return _site(plan, snapshot, down) if plan.role == "site" else _hub(plan, snapshot)
+Last = Mapping[tuple[str, int], str]
+"""By WAN and IP version, the address that it had last."""
+
+
+def desired(
+    plan: HostPlan, snapshot: Snapshot, down: Collection[str] = (), last: Last = MappingProxyType({})
+) -> Desired:
+    """Everything that mpq wants of this host's network while it runs; `down` are the tunnels that carry nothing.
+    A WAN without an address keeps the rules of its `last` one."""
+    return _site(plan, snapshot, down, last) if plan.role == "site" else _hub(plan, snapshot)
 
 
 def closed(plan: HostPlan, snapshot: Snapshot) -> Desired:
@@ -71,7 +79,7 @@ def closed(plan: HostPlan, snapshot: Snapshot) -> Desired:
     return Desired(routes=frozenset(routes), rules=rules, lan_addresses=frozenset(_lan_addresses(plan)))
 
 
-def _site(plan: HostPlan, snapshot: Snapshot, down: Collection[str]) -> Desired:
+def _site(plan: HostPlan, snapshot: Snapshot, down: Collection[str], last: Last) -> Desired:
     remaining = closed(plan, snapshot)
     base = plan.supervisor.rule_priority
     routes, rules, addresses = set(remaining.routes), set(remaining.rules), set()
@@ -79,7 +87,8 @@ def _site(plan: HostPlan, snapshot: Snapshot, down: Collection[str]) -> Desired:
         state = link_state(wan, snapshot)
         routes.update(_copies(state.routes, wan.table))
         for version in _versions(snapshot):
-            if (address := state.local_address(version)) is not None:
+            address = state.local_address(version) or _awaited(last.get((wan.name, version)), snapshot)
+            if address is not None:
                 rules.add(Rule(version, base + 10, table=wan.table, source=address))
                 rules.add(Rule(version, base + 8, table=wan.table, output=wan.interface))
                 routes.add(Route(wan.table, ANY[version], metric=BACKSTOP_METRIC))
@@ -102,6 +111,12 @@ def _site(plan: HostPlan, snapshot: Snapshot, down: Collection[str]) -> Desired:
         rules=frozenset(rules),
         shapers=frozenset(s for wan in plan.wans if (s := shaper(wan, plan.classes))),
     )
+
+
+def _awaited(address: str | None, snapshot: Snapshot) -> str | None:
+    """A WAN's last address, if nobody has it now. It may come back with it, and what the kernel then answers from it
+    must not leave by another WAN."""
+    return None if any(there.address == address for there in snapshot.addresses) else address
 
 
 def _hub(plan: HostPlan, snapshot: Snapshot) -> Desired:

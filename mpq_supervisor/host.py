@@ -59,6 +59,7 @@ class Host:
         self._groups: dict[_Port, sockets.Group] = {}
         self._lent: dict[str, set[int]] = {}  # by hub worker, the slots of its processes
         self._down: frozenset[str] = frozenset()
+        self._last: dict[tuple[str, int], str] = {}  # see `desired`
         self._damper = Damper()
         self._refused: tuple[str, ...] = ()
         self._guarded: dict[str, int] = {}
@@ -286,13 +287,16 @@ class Host:
         """Reads the kernel's state and reconciles it."""
         refused = make_vlans(self._netlink, self._plan.lans)
         there = self._netlink.snapshot()
-        refused += reconcile(self._netlink, desired(self._plan, there, self._down), there)
+        states = {wan.name: link_state(wan, there) for wan in self._plan.wans}
+        for name, state in states.items():
+            self._last |= {(name, v): address for v in (4, 6) if (address := state.local_address(v)) is not None}
+        refused += reconcile(self._netlink, desired(self._plan, there, self._down, self._last), there)
         for line in refused:
             if line not in self._refused:
                 self._log.warning("network: %s", line)
         self._refused = refused
-        states = ((wan, link_state(wan, there)) for wan in self._plan.wans)
-        now = {wan.name: (state, state.reach(wan.hub_addresses) is not None) for wan, state in states}
+        hubs = {wan.name: wan.hub_addresses for wan in self._plan.wans}
+        now = {name: (state, state.reach(hubs[name]) is not None) for name, state in states.items()}
         self.links = self._damper.step(now, time.monotonic())
 
     def _on_change(self, nftables: bool) -> None:

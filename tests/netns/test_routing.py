@@ -76,6 +76,19 @@ def test_a_wan_without_a_default_route_sends_nothing_by_another(net: Net, site: 
     run("ip -6 route get fe80::1 oif wan4 from 2001:db8:4::2")
 
 
+def test_what_is_answered_from_an_address_that_has_just_come_back_takes_no_other_wan(net: Net, site: Host) -> None:
+    """Before mpq has looked: nothing leads from it but what was there."""
+    run("ip address flush dev wan5 scope global")
+    site.up()
+    run("ip address add 100.64.5.2/24 dev wan5", "ip route add default via 100.64.5.1 dev wan5 metric 5")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("100.64.5.2", 0))
+        with pytest.raises(OSError, match=os.strerror(errno.EHOSTUNREACH)):
+            sock.sendto(b"x", (SERVER, 9))
+        site.up()
+        sock.sendto(b"x", (SERVER, 9))
+
+
 def test_two_wans_with_the_same_address_and_gateway(net: Net) -> None:
     """As two routers of one make have it."""
     with net.site.entered():

@@ -141,6 +141,17 @@ def test_the_traffic_of_a_tunnel_that_is_down_takes_the_next_of_its_class(
     assert Route(110, "10.200.10.254/32", "cr1") in routes, "what belongs to the tunnel itself stays"
 
 
+def test_a_wan_that_is_away_keeps_the_rules_of_its_address_unless_another_has_it(site: HostPlan) -> None:
+    away = msgspec.structs.replace(THERE, addresses=())
+    last = {("wan4", 4): "100.64.4.2"}
+    kept = Rule(4, 10010, table=100, source="100.64.4.2")
+    assert kept in desired(site, away, last=last).rules
+    assert Route(100, "0.0.0.0/0", metric=BACKSTOP_METRIC) in desired(site, away, last=last).routes
+    assert kept not in desired(site, away).rules
+    moved = msgspec.structs.replace(THERE, addresses=(Address("wan5", "100.64.4.2", 24),))
+    assert kept not in desired(site, moved, last=last).rules
+
+
 VLANS = """
 [[lan]]
 name = "lan1"

@@ -44,7 +44,7 @@ def _site(plan: HostPlan) -> Iterator[str]:
         by_class.setdefault(_class_name(tunnel), []).append(tunnel.tun)
     refused = dict.fromkeys([*by_class, *(c.name.lower() for c in TrafficClass)])
     rules = [*plan.rules, CATCH_ALL]
-    for name in (*by_class, *(f"refused_{name}" for name in refused), "crossed", "leak"):
+    for name in (*by_class, *(f"refused_{name}" for name in refused), "crossed", "leak", "transit"):
         yield f"counter {name} {{ }}"
     for rule in rules:
         yield f"counter rule_{rule.name} {{ }}"
@@ -72,6 +72,7 @@ def _site(plan: HostPlan) -> Iterator[str]:
     through = (
         f'iifname {_names([*lans, *tuns])} oifname {_names(wans)} counter name "leak" drop',
         f'iifname {_names(tuns)} oifname {_names(tuns)} counter name "crossed" drop',
+        f'iifname {_names(wans)} oifname {_names(wans)} counter name "transit" drop',
         *(f'oifname {_names(names)} counter name "{name}"' for name, names in by_class.items()),
     )
     yield from _forward(through, ((t.tun, t.mtu) for t in plan.tunnels))

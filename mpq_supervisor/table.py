@@ -81,7 +81,11 @@ def worker_page(worker: WorkerStatus) -> str:
 def rule_table(rules: Iterable[RuleCount], counters: Mapping[str, int]) -> str:
     """`ctl classify` alone: a line per rule, and what did not get into a tunnel."""
     rows = [(rule.rule, rule.traffic_class, str(rule.flows), rule.matches) for rule in rules]
-    lost = [f"{name} {count}" for name, count in counters.items() if name.startswith(("refused_", "crossed", "leak"))]
+    lost = [
+        f"{name} {count}"
+        for name, count in counters.items()
+        if name.startswith(("refused_", "crossed", "leak", "transit"))
+    ]
     return "\n".join([*_aligned(("RULE", "CLASS", "FLOWS", "MATCHES"), rows), "", f"packets: {', '.join(lost)}"])
 
 

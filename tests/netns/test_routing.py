@@ -89,6 +89,13 @@ def test_what_is_answered_from_an_address_that_has_just_come_back_takes_no_other
         sock.sendto(b"x", (SERVER, 9))
 
 
+def test_what_comes_by_a_wan_for_somebody_else_goes_out_by_none(net: Net, site: Host) -> None:
+    with net.internet.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        run("ip route add 192.0.2.77 via 100.64.5.2 dev r5")
+        sock.sendto(b"x", ("192.0.2.77", 9))
+    assert wait_for(lambda: site.counters()["transit"] == 1)
+
+
 def test_two_wans_with_the_same_address_and_gateway(net: Net) -> None:
     """As two routers of one make have it."""
     with net.site.entered():

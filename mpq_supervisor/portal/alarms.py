@@ -20,6 +20,8 @@ from mpq_supervisor.schema import Alarm as Rule
 MAX_SILENCES = 100
 _AT_ONCE = ("flapping", "quota")
 """Kinds whose value is a sum already: `seconds` is what the falls are counted over."""
+_PLANNED = "order"
+"""The cause of restarts that are no falls (`lifecycle.cause`)."""
 _EASE = 0.8
 """Of `above`: what is at most so much counts as clear where the rule does not say."""
 
@@ -61,7 +63,7 @@ class Alarms:
         self._rules = {rule.name: rule for rule in rules}
         self._watches: dict[str, _Watch] = {}
         self._falls: dict[str, deque[float]] = {}
-        self._serving: dict[str, bool] = {}
+        self._seen: dict[str, tuple[bool, int]] = {}  # whether it served, and its faults so far
         self.active = {alarm.id: alarm for alarm in memory.alarms if alarm.rule in self._rules}
         self.silences = {silence.id: silence for silence in memory.silences}
         self._next_silence = memory.next_silence
@@ -142,10 +144,15 @@ class Alarms:
         return None
 
     def _note_falls(self, tunnel: Tunnel, now: float) -> None:
-        name, serves = tunnel.status.name, tunnel.status.state in SERVING
-        if self._serving.get(name) and not serves and tunnel.status.state is not Life.STOPPED:
-            self._falls.setdefault(name, deque(maxlen=1000)).append(now)
-        self._serving[name] = serves
+        """Those that are seen, and those that the causes tell of: it may serve again before anybody looks."""
+        name, status = tunnel.status.name, tunnel.status
+        serves = status.state in SERVING
+        faults = sum(count for cause, count in status.causes.items() if cause != _PLANNED)
+        served, known = self._seen.get(name, (False, faults))
+        if served and status.state is not Life.STOPPED:
+            falls = max(faults - known, int(not serves))
+            self._falls.setdefault(name, deque(maxlen=1000)).extend([now] * falls)
+        self._seen[name] = (serves, faults)
 
     def _subjects(
         self, rule: Rule, tunnels: list[Tunnel], volumes: Mapping[str, int], now: float

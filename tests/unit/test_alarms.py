@@ -99,6 +99,17 @@ def test_flapping_counts_falls_in_its_time() -> None:
     assert bench.seconds(3, state=Life.UP) == [("a/cr2", False)]
 
 
+def test_a_fall_that_nobody_saw_is_known_by_its_cause() -> None:
+    """A worker that was killed serves again within a second; a planned restart is no fall."""
+    bench = Bench(Rule(name="a", kind="flapping", above=2, clear=0, seconds=60.0))
+    assert bench.second(causes={"crash": 1, "order": 1}) == []
+    assert bench.second(causes={"crash": 2, "order": 5}) == []
+    assert bench.second(causes={"crash": 3, "order": 5}, state=Life.STARTING) == []
+    assert bench.second(causes={"crash": 3, "order": 5}) == []
+    assert bench.second(causes={"crash": 3, "heartbeat": 1, "order": 5}) == [("a/cr2", True)]
+    assert bench.second(causes={}) == []  # another supervisor
+
+
 def test_quota_is_of_the_wan_and_the_month() -> None:
     bench = Bench(Rule(name="a", kind="quota", above=500))
     bench.volumes = {"wan5": 499_000_000_000}

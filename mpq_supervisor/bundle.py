@@ -7,6 +7,7 @@ Everything is text, bounded, and goes through `scrub`.
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -83,7 +84,9 @@ def collect(config: Path, runtime: Path) -> dict[str, str]:
         "config/mpq.toml": text,
         "config/problems": _try(lambda: _problems(text)),
         "config/unconfirmed.toml": _try(lambda: read(state / "unconfirmed.toml")),
-        "state/files": _try(lambda: _run(f"ls -lan {config.parent} {state} {state}/portal {runtime}")),
+        "state/files": _try(
+            lambda: _run(shlex.join(["ls", "-lan", *map(str, (config.parent, state, state / "portal", runtime))]))
+        ),
     }
     verbs: tuple[Verb, ...] = ("status", "alarms", "plan", "classify")
     for verb in verbs:

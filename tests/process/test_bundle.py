@@ -103,6 +103,14 @@ def test_of_a_running_one(
     run(body())
 
 
+def test_names_of_files_are_no_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "_COMMANDS", {})
+    directory = tmp_path / "a; echo oh"
+    directory.mkdir()
+    (directory / "mpq.toml").write_text("role = 'site'")
+    assert "mpq.toml" in bundle.collect(directory / "mpq.toml", directory)["state/files"]
+
+
 def test_a_part_is_bounded(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "_COMMANDS", {"logs/mpq": "seq 2000000", "kernel/slow": "echo begun; sleep 60"})
     monkeypatch.setattr(bundle, "TIMEOUT", 1.0)

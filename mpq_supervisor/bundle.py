@@ -31,8 +31,8 @@ from mpq_supervisor.scrub import pieces, scrub, secret_files
 MAX_PART = 4 << 20
 """Characters of one part; the end of it is what counts."""
 TIMEOUT = 15.0
-HISTORY = 86_400
-"""Seconds of it; events go back a week."""
+SPANS = {"hour": (3600, 3600), "day": (86_400, 1000)}
+"""Of the history: seconds, and in how many points at most; events go back a week."""
 _EVENTS = 1000
 _COMMANDS = {
     "kernel/links": "ip -s -d link",
@@ -143,7 +143,7 @@ def _run(command: str) -> str:
 
 
 def _history(text: str) -> Iterator[tuple[str, str]]:
-    """The events of a week, and a day of every tunnel and class."""
+    """The events of a week; every tunnel and class, the last hour in each second, the day in less detail."""
     import sqlite3
 
     from mpq_supervisor.portal.history.draw import table
@@ -155,7 +155,8 @@ def _history(text: str) -> Iterator[tuple[str, str]]:
         events = history.events(now - 7 * 86_400, now + 1, _EVENTS)
         yield "history/events.json", msgspec.json.format(msgspec.json.encode(events)).decode()
         for name in history.names():
-            yield f"history/{name}.csv", table(history.series(name, now - HISTORY, now, 1000, now))
+            for span, (seconds, points) in SPANS.items():
+                yield f"history/{name}-{span}.csv", table(history.series(name, now - seconds, now + 1, points, now))
     except (sqlite3.Error, ConfigError, OSError) as error:
         yield "history/problem", f"cannot be had: {error}\n"
 

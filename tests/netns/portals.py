@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from tools.system import SIDES
 from tools.wait import until
 
 PORT = 8450
-TOKENS = {role: secrets.token_urlsafe(32) for role in ("viewer", "operator")}
+TOKENS = {role: secrets.token_urlsafe(32) for role in ("viewer", "operator", "admin")}
 
 Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
 
@@ -30,15 +31,20 @@ class Portal(NamedTuple):
     side: Side
 
     def get(self, path: str) -> bytes:
+        status, body = self.ask("GET", path)
+        assert status == 200, body
+        return body
+
+    def ask(self, method: str, path: str, role: str = "viewer", body: object = None) -> tuple[int, bytes]:
+        """Status and body of the answer."""
         with self.system.inside(self.side):
             connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
             connection.connect()
         try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {TOKENS['viewer']}"})
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Authorization": f"Bearer {TOKENS[role]}"})
             response = connection.getresponse()
-            body = response.read()
-            assert response.status == 200, body
-            return body
+            return response.status, response.read()
         finally:
             connection.close()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -87,4 +89,26 @@ def test_no_tunnel_notices_what_becomes_of_the_portal(
             os.kill(portal.pid(), signal.SIGCONT)
         until(portal.answers, seconds=60)  # it comes last on the CPU
     assert not pings.lost()
+    assert running.pids("site") == pids
+
+
+def test_a_field_is_changed_in_the_file_and_in_the_kernel(running: System, portals: dict[Side, Portal]) -> None:
+    portal, file, pids = portals["site"], running.configs["site"], running.pids("site")
+    path, field = "/api/v1/tunnels/br2/config", "wan[wan5].rate_mbit"
+    known = {one["path"]: one for one in json.loads(portal.get(path))}
+    assert (known[field]["effect"], known[field]["coupled"]) == ("hot", False)
+    status, body = portal.ask("PATCH", path, "admin", {"changes": {field: 77.0}})
+    assert (status, json.loads(body)["workers"]) == (200, {}), body
+    assert "rate_mbit = 77.0" in file.read_text()
+    with running.inside("site"):
+        assert (
+            "77Mbit"
+            in subprocess.run(["tc", "class", "show", "dev", "wan5"], stdout=-1, text=True, check=True).stdout
+        )
+    assert running.products["site"].ctl("plan").lines == ("no difference",)
+    text = file.read_text()
+    status, body = portal.ask("PATCH", path, "admin", {"changes": {field: -1}})
+    assert (status, "rate_mbit" in json.loads(body)["extra"][0], file.read_text()) == (422, True, text)
+    assert portal.ask("PATCH", path, "operator", {"changes": {field: 1.0}})[0] == 403
+    assert portal.ask("PATCH", path, "admin", {"changes": {field: known[field]["value"]}})[0] == 200
     assert running.pids("site") == pids

@@ -17,6 +17,7 @@ from mpq_supervisor.__main__ import main
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.scrub import pieces
 from tests.process.conftest import SITE
+from tests.process.portals import Portals
 from tests.process.test_control import Served
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
@@ -99,6 +100,26 @@ def test_of_a_running_one(
             assert "no portal listens" in parts["state/alarms.json"]
             processes = [part for name, part in parts.items() if name.startswith("processes/")]
             assert any("--- status" in part and "VmRSS" in part for part in processes)
+
+    run(body())
+
+
+def keep_state_in(directory: Path, config: Path) -> None:
+    config.write_text(config.read_text().replace(str(config.parent / "state"), str(directory)))
+
+
+def test_with_a_portal(run: Run, site_plan: HostPlan, tmp_path: Path, config: Path) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            await portals.control.start(tmp_path, "no-such-group")
+            keep_state_in(portals.directory, config)
+            async with asyncio.timeout(10):
+                while True:
+                    parts = await asyncio.to_thread(bundle.collect, config, tmp_path)
+                    if parts.get("history/br2-hour.csv", "").count("\n") > 1:
+                        break
+            assert "history/critical-day.csv" in parts
+            assert '"alarms": []' in parts["state/alarms.json"]
 
     run(body())
 

@@ -12,7 +12,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint portal-test bench transfer fuzz acceptance chaos install install-files uninstall deb clean sanitize
+.PHONY: help system venv demo test lint portal-test bench transfer fuzz acceptance chaos install install-files uninstall wheel deb clean sanitize
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -140,6 +140,11 @@ uninstall: ## take away what install put there; configuration, keys and state st
 	@rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mpq.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mpq.conf
 	@if cmp -s etc/sysctl.d/90-mpq.conf $(SYSCTLS); then rm $(SYSCTLS); fi
 	@rmdir --ignore-fail-on-non-empty $(DESTDIR)/etc/mpq 2>/dev/null || true
+
+wheel: venv ## build/mpq-VERSION-….whl, for machines without a compiler that have the same Python and libssl
+	@rm -rf build/lib* build/temp.* build/bdist.* build/*.whl
+	@$(PY) -m pip wheel -q --disable-pip-version-check --no-deps -w build .
+	@ls build/*.whl
 
 deb: ## build/mpq_VERSION_ARCH.deb, with a Python environment of its own
 	@mkdir -p build

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpq_worker._datapath import segment
-from tests.unit.inner_packets import ACK, CWR, ECE, FIN, PSH, ip, tcp, udp
-from tests.unit.paths import ends
+from tools.inner_packets import ACK, CWR, ECE, FIN, PSH, ip, tcp, udp
+from tools.paths import ends
 
 FOUR, SIX = ("10.1.2.3", "192.0.2.9"), ("2001:db8::1", "2001:db8::99")
 TIMESTAMP = bytes.fromhex("0101080a0000000100000002")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mpq_worker._datapath import ACKED, FOREIGN_SOURCE, IN_FLIGHT, PHASE_CHANGED
 from tests.sim.packets import packet
-from tests.unit.paths import End, context, ends
+from tools.paths import End, context, ends
 
 SUITES = [
     CipherSuite.AES_128_GCM_SHA256,

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from mpq_worker._datapath import segment
-from tests.unit.inner_packets import ACK, CWR, ECE, FIN, PSH, super_packet, tcp, udp
+from tools.inner_packets import ACK, CWR, ECE, FIN, PSH, super_packet, tcp, udp
 
 FOUR, SIX = ("10.1.2.3", "192.0.2.9"), ("2001:db8::1", "2001:db8::99")
 TIMESTAMP = bytes.fromhex("0101080a0000000100000002")

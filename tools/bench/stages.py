@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from mpq_worker._datapath import segment
-from tests.unit.inner_packets import super_packet, tcp, udp
-from tests.unit.paths import End, ends
+from tools.inner_packets import super_packet, tcp, udp
+from tools.paths import End, ends
 from tools.results import Results
 
 SECONDS = 0.3

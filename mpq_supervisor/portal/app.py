@@ -37,6 +37,13 @@ _HEADERS = (
 log = logging.getLogger(__name__)
 
 
+class _Document(JsonRenderPlugin):
+    """OpenAPI, with unions as what they are: an integer is a number too, so it is not `oneOf` both."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return super().render(request, _any_of(openapi_schema))
+
+
 def make_app(parts: Parts) -> ASGIApp:
     """Serves `parts`."""
     api = Router(
@@ -75,7 +82,7 @@ def make_app(parts: Parts) -> ASGIApp:
             description="Tunnels of one host: how they are, how they were, and orders to them.",
             path="/api/v1/docs",
             use_handler_docstrings=True,
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[_Document(path="/openapi.json")],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
         ),
         logging_config=None,
@@ -102,6 +109,12 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """For Prometheus."""
     page, content_type = parts_of(request).exposition.render(request.headers.get("accept", ""))
     return Response(page, media_type=content_type)
+
+
+def _any_of(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {"anyOf" if key == "oneOf" else key: _any_of(value) for key, value in node.items()}
+    return [_any_of(value) for value in node] if isinstance(node, list) else node
 
 
 def _unreadable(_: Request[Any, Any, Any], error: RecursionError | UnicodeDecodeError) -> Response[Problem]:

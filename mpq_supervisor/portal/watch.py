@@ -43,7 +43,9 @@ class Watch:
         saved = self._load()
         self._saved = saved
         self.alarms = Alarms(setup.alarms, saved.memory)
-        self.webhook = Webhook(setup.webhook.url, secret, saved.outbox) if setup.webhook is not None else None
+        self.webhook: Webhook | None = None
+        if setup.webhook is not None:
+            self.webhook = Webhook(setup.webhook.url, secret, saved.outbox, self.save)
         self._quotas = any(rule.kind == "quota" for rule in setup.alarms)
         self._volumes: dict[str, int] = {}
         self._next_volumes = 0.0

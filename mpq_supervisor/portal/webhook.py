@@ -15,6 +15,7 @@ import http.client
 import logging
 import urllib.request
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -46,13 +47,14 @@ class Outbox(msgspec.Struct, frozen=True):
 
 
 class Webhook:
-    """One receiver."""
+    """One receiver. `delivered` is called when it has taken a message, for the file not to have it any more."""
 
-    def __init__(self, url: str, secret: bytes, outbox: Outbox) -> None:
+    def __init__(self, url: str, secret: bytes, outbox: Outbox, delivered: Callable[[], None]) -> None:
         self._url = url
         self._secret = secret
         self._queue = deque(outbox.queue)
         self._next_id = outbox.next_id
+        self._delivered = delivered
         self._news = asyncio.Event()
         self.lost = 0
         if self._queue:
@@ -88,6 +90,7 @@ class Webhook:
                 self._queue.popleft()
             if not self._queue:
                 self._news.clear()
+            self._delivered()
 
     def _post(self, message: Message) -> str:
         """What was wrong, or nothing."""

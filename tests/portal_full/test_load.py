@@ -1,0 +1,141 @@
+"""What load on the portal does to the tunnels, and what the portal costs a worker; on a machine that is idle."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.netns.portals import PORT, TOKENS, Portal, open_portals
+from tests.netns.product import System
+from tools.acceptance.ground import echo, load
+from tools.http_load import Answers, LoadOrder
+from tools.product import Side
+from tools.results import Results, percentile
+from tools.traffic import start_load, start_pings
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+SECONDS = int(os.environ.get("MPQ_SECONDS", "60"))
+RATES = {"/api/v1/health": 100.0, "/api/v1/tunnels": 50.0}
+P95_MS = 200.0
+GROUP = ("cr2", "br2", "df2")
+MBIT = 10.0
+"""By each of the group, upwards, beside the load."""
+BUSY_MBIT = 50.0
+"""By the worker whose time is measured."""
+ROUNDS = 3
+OVERHEAD = 1.0
+"""Percent that the portal may cost."""
+
+
+def test_load_on_the_api(running: System, results: Results) -> None:
+    """Without and with it in turns, in one run."""
+    figures: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
+    answers: dict[str, Answers] = {}
+    with open_portals(running) as portals:
+        for _ in range(2):
+            figures["without"].append(work(running))
+            with asked(portals["site"]) as answers:
+                figures["with"].append(work(running))
+    for path, answer in answers.items():
+        note(results, f"load.{path.rpartition('/')[2]}", answer)
+    for what, runs in figures.items():
+        for name, unit in (("received_ratio", "1"), ("pings_lost", "pings"), ("rtt_p99", "ms")):
+            results.add(f"load.tunnels.{what}.{name}", [run[name] for run in runs], unit)
+    assert all(answer.failed == 0 for answer in answers.values())
+
+
+def test_what_the_portal_costs_a_worker(running: System, results: Results) -> None:
+    """CPU time of br2's workers per packet, without a portal and with one that Prometheus would ask each second."""
+    costs: dict[str, dict[Side, list[float]]] = {what: {"site": [], "hub": []} for what in ("without", "with")}
+    for _ in range(ROUNDS):
+        for side, cost in cost_of_packets(running).items():
+            costs["without"][side].append(cost)
+        with open_portals(running) as portals, scraped(portals):
+            for side, cost in cost_of_packets(running).items():
+                costs["with"][side].append(cost)
+    for side in costs["with"]:
+        for what, by_side in costs.items():
+            results.add(f"overhead.{side}.{what}", by_side[side], "us/packet")
+        more = [
+            100 * (one / other - 1) for one, other in zip(costs["with"][side], costs["without"][side], strict=True)
+        ]
+        results.add(f"overhead.{side}", more, "%", target=OVERHEAD)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+@contextmanager
+def asked(portal: Portal) -> Iterator[dict[str, Answers]]:
+    """The API has its load meanwhile; the answers are there at the end."""
+    order = LoadOrder(port=PORT, token=TOKENS["viewer"], seconds=SECONDS, rates=RATES)
+    argv = [sys.executable, "-m", "tools.http_load", msgspec.json.encode(order).decode()]
+    process = portal.system.lab.exec(portal.side, argv, cwd=Path(__file__).parents[2], stdout=-1)
+    answers: dict[str, Answers] = {}
+    yield answers
+    answers |= msgspec.json.decode(process.communicate()[0], type=dict[str, Answers])
+
+
+def note(results: Results, key: str, answers: Answers) -> None:
+    """How long the answers of a path took."""
+    ordered = sorted(answers.took_ms)
+    results.add(f"{key}.answers", [len(ordered)], "answers")
+    results.add(f"{key}.failed", [answers.failed], "answers", target=0)
+    results.add(f"{key}.p50", [percentile(ordered, 50)], "ms")
+    results.add(f"{key}.p95", [percentile(ordered, 95)], "ms", target=P95_MS)
+    results.add(f"{key}.max", [percentile(ordered, 100)], "ms")
+
+
+def work(running: System) -> dict[str, float]:
+    """What three tunnels carry and how long a round trip takes by each of the nine, for the time of the load."""
+    lab, deployment = running.lab, running.deployment
+    pings = start_pings(lab, "site", [echo(deployment, name, 20) for name in running.tunnels], SECONDS)
+    loads = start_load(lab, "site", "hub", [load(deployment, name, "up", MBIT) for name in GROUP], SECONDS)
+    windows = [report.window() for report in pings.result().values()]
+    carried = loads.result().values()
+    return {
+        "received_ratio": sum(one.received for one in carried) / sum(one.sent + one.refused for one in carried),
+        "pings_lost": sum(window.lost for window in windows),
+        "rtt_p99": max(window.p99_ms for window in windows),
+    }
+
+
+def cost_of_packets(running: System) -> dict[Side, float]:
+    """CPU microseconds per packet that br2's workers spend on a steady stream upwards."""
+    workers: dict[Side, int] = {"site": running.pids("site")["br2"], "hub": running.pids("hub")["mt5.bulk"]}
+    before = {side: cpu_ns(pid) for side, pid in workers.items()}
+    flow = load(running.deployment, "br2", "up", BUSY_MBIT)
+    carried = start_load(running.lab, "site", "hub", [flow], SECONDS / 2).result()["br2"]
+    return {side: (cpu_ns(pid) - before[side]) / 1e3 / carried.received for side, pid in workers.items()}
+
+
+def cpu_ns(pid: int) -> int:
+    """What the scheduler gave a process (proc(5), schedstat)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
+@contextmanager
+def scraped(portals: dict[Side, Portal]) -> Iterator[None]:
+    """The metrics of both ends are asked for once a second meanwhile."""
+    over = threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(1):
+            for portal in portals.values():
+                portal.get("/metrics")
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

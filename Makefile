@@ -12,7 +12,8 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint portal-test bench transfer fuzz acceptance chaos install install-files uninstall wheel deb clean sanitize
+.PHONY: help system venv demo test lint portal-test bench transfer fuzz acceptance chaos install install-files uninstall wheel deb \
+        vm-test clean sanitize
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -95,6 +96,7 @@ INSTALLED := $(DESTDIR)$(PREFIX)/lib/mpq
 UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
 SHARE := $(DESTDIR)$(PREFIX)/share/doc/mpq
 SYSCTLS := $(DESTDIR)/etc/sysctl.d/90-mpq.conf
+NETWORKD := $(DESTDIR)$(PREFIX)/lib/systemd/networkd.conf.d/90-mpq.conf
 MANUAL := $(DESTDIR)$(PREFIX)/share/man/man8/mpq-supervisor.8
 COMPLETION := $(DESTDIR)$(PREFIX)/share/bash-completion/completions/mpq-supervisor
 SAMPLES := $(patsubst etc/%,$(DESTDIR)/etc/mpq/%.example,$(wildcard etc/*.toml))
@@ -114,7 +116,8 @@ install: install-files ## into PREFIX (/usr) below DESTDIR; configurations are l
 	@install -d $(dir $(MANUAL) $(COMPLETION))
 	@$(INSTALLED)/bin/python tools/manual.py page >$(MANUAL)
 	@$(INSTALLED)/bin/python tools/manual.py completion >$(COMPLETION)
-	@$(INSTALLED)/bin/python -m compileall -qf $(if $(DESTDIR),-s $(DESTDIR) -p /) $(INSTALLED)/lib
+	@# Nobody edits what is installed, and a package's sources have other times than those that were compiled.
+	@$(INSTALLED)/bin/python -m compileall -qf --invalidation-mode unchecked-hash $(if $(DESTDIR),-s $(DESTDIR) -p /) $(INSTALLED)/lib
 	@echo "mpq is in $(DESTDIR)$(PREFIX)/lib/mpq. Next ($(PREFIX)/share/doc/mpq/operations.md):"
 	@echo "  systemd-sysusers mpq.conf && systemd-tmpfiles --create mpq.conf && sysctl --system"
 	@echo "  certificates into /etc/mpq/pki:    mpq-supervisor pki --help"
@@ -128,6 +131,7 @@ install-files:
 	@sed -i 's|/usr/|$(PREFIX)/|g' $(UNITS)/mpq-supervisor.service
 	@install -D -m 644 units/mpq.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/mpq.conf
 	@install -D -m 644 units/mpq.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mpq.conf
+	@install -D -m 644 units/mpq-networkd.conf $(NETWORKD)
 	@[ -e $(SYSCTLS) ] || install -m 644 etc/sysctl.d/90-mpq.conf $(SYSCTLS)
 	@for sample in etc/*.toml; do install -m 644 $$sample $(DESTDIR)/etc/mpq/$${sample##*/}.example; done
 	@install -m 644 $(wildcard README.md CHANGELOG.md LICENSE) docs/*.md -t $(SHARE)
@@ -137,7 +141,7 @@ install-files:
 uninstall: ## take away what install put there; configuration, keys and state stay
 	@rm -rf $(INSTALLED) $(SHARE)
 	@rm -f $(DESTDIR)$(PREFIX)/bin/mpq-supervisor $(UNITS)/mpq-supervisor.service $(SAMPLES) $(MANUAL) $(COMPLETION)
-	@rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mpq.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mpq.conf
+	@rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/mpq.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mpq.conf $(NETWORKD)
 	@if cmp -s etc/sysctl.d/90-mpq.conf $(SYSCTLS); then rm $(SYSCTLS); fi
 	@rmdir --ignore-fail-on-non-empty $(DESTDIR)/etc/mpq 2>/dev/null || true
 
@@ -153,6 +157,12 @@ deb: ## build/mpq_VERSION_ARCH.deb, with a Python environment of its own
 	@debian/rules clean binary >build/deb.log 2>&1 || { tail -n 30 build/deb.log; exit 1; }
 	@debian/rules clean >>build/deb.log 2>&1
 	@ls build/mpq_*.deb
+
+# Software emulation: behaviour is what is tested there, not speed. The image is built once.
+# ONLY="boot lan" runs some groups of tests.
+vm-test: venv deb ## the package in a small Debian 12 with systemd, VLANs, networkd, netem; writes build/vm.xml
+	@$(MAKE) -s system DEB_FILES= DEB_COMMANDS="mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs depmod:kmod"
+	@nice -n 19 $(PY) -m tools.vm build/mpq_*.deb $(ONLY)
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info mpq_worker/_datapath.c mpq_worker/*.so

@@ -65,19 +65,23 @@ class Stage:
         for product in self._products.values():
             product.stop()
         namespaces.remove(self.prefix)  # kills what runs in them
+        for manager in self._managers.values():
+            manager.close()
+        self._products.clear()
+        self._managers.clear()
+        self.end()
+
+    # ---- processes ----
+
+    def end(self) -> None:
+        """End every command that `exec` started."""
         for process in self._started:
             process.kill()  # does nothing to one that was waited for
             process.wait()
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe:
                     pipe.close()
-        for manager in self._managers.values():
-            manager.close()
-        self._products.clear()
-        self._managers.clear()
         self._started.clear()
-
-    # ---- processes ----
 
     def name(self, role: str) -> str:
         """Name of a namespace, as `ip netns` lists it."""

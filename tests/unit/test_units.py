@@ -85,6 +85,7 @@ def test_what_the_unit_names_is_installed(tmp_path: Path, prefix: str) -> None:
     pages = re.findall(r"\bfile:(\S+)", unit)
     assert pages
     assert [page for page in pages if not Path(f"{tmp_path}{page}").is_file()] == []
+    assert (tmp_path / f".{prefix}/lib/systemd/networkd.conf.d/90-mpq.conf").is_file()
     for kind in ("sysusers", "tmpfiles"):
         installed = tmp_path / f".{prefix}/lib/{kind}.d/mpq.conf"
         assert installed.read_text() == (ROOT / f"units/mpq.{kind}").read_text()

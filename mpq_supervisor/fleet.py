@@ -22,7 +22,7 @@ from mpq_supervisor.incarnation import Network, Surroundings
 from mpq_supervisor.leftovers import Register
 from mpq_supervisor.life import SERVING
 from mpq_supervisor.lifecycle import Policy, State
-from mpq_supervisor.orders import WorkerChange, worker_changes
+from mpq_supervisor.orders import NICE, WorkerChange, worker_changes
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.process import Worker
 from mpq_supervisor.rolling import Rolling
@@ -291,4 +291,6 @@ def _policy(plan: HostPlan) -> Policy:
 
 
 def _may_raise_priority() -> bool:
-    return pyprctl.Cap.SYS_NICE in pyprctl.CapState.get_current().effective
+    """Whether workers can have the nice of their class: lowering our own takes no capability."""
+    able = pyprctl.Cap.SYS_NICE in pyprctl.CapState.get_current().effective
+    return able or os.getpriority(os.PRIO_PROCESS, 0) <= min(NICE.values())

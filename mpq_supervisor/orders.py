@@ -29,7 +29,7 @@ WorkerChange = Literal["add", "remove", "restart", "sites"]
 """`sites`: a hub's worker is told of them while it runs."""
 
 NICE = {TrafficClass.CRITICAL: -5, TrafficClass.DEFAULT: 0, TrafficClass.BULK: 10}
-"""The weight of a class where there is no cgroup for it; negative only with SYS_NICE."""
+"""The weight of a class where there is no cgroup for it; negative only if we have SYS_NICE, or no more ourselves."""
 
 
 def class_of(entry: Entry) -> TrafficClass:

@@ -114,6 +114,12 @@ def ours() -> list[str]:
     return sorted(" ".join(line.split()) for line in found if "route" in line or "proto 109" in line)
 
 
+def differences(wanted: list[str]) -> str:
+    """What is missing of our rules and routes, and what is there that was not."""
+    there = ours()
+    return f"missing {sorted(set(wanted) - set(there))}, new {sorted(set(there) - set(wanted))}"
+
+
 def uid_of(pid: int) -> int:
     """Whose process it is."""
     return os.stat(f"/proc/{pid}").st_uid

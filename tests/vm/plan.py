@@ -9,7 +9,8 @@
 
 The others are network namespaces. Addresses from the router on are the lab's (`tools.topology`). What enters by VLAN
 21 takes cr2: the second WAN, critical; 22 is bulk, 23 default. VLAN V is 172.16.V.0/24 and fd00:16:V::/64, the site
-.1, the host .9. networkd sets up the site's own links; router, hub and server are there when it begins.
+.1, the host .9. mpq makes the VLANs of the first two WANs, networkd those of the third and the WANs' addresses;
+router, hub and server are there when they begin.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ SITE_NAME = "ship1"
 _CLASSES = (("critical", "cr"), ("bulk", "br"), ("default", "df"))
 VLANS = {10 * n + m: f"{letters}{n}" for n in (1, 2, 3) for m, (_, letters) in enumerate(_CLASSES, 1)}
 """The tunnel of each VLAN."""
+OURS = [vlan for vlan in VLANS if vlan < 30]
+"""VLANs whose interfaces mpq makes."""
 
 _SITE = f"""\
 role = "site"
@@ -54,6 +57,11 @@ name = "vlan{vlan}"
 interface = "{trunk}.{vlan}"
 wan = "wan{wan}"
 class = "{word}"
+"""
+_VLAN = """\
+parent = "{trunk}"
+vlan = {vlan}
+address = ["172.16.{vlan}.1/24", "fd00:16:{vlan}::1/64"]
 """
 _WAN_NETWORK = """\
 [Match]
@@ -86,6 +94,11 @@ IPv6AcceptRA=no
 Address=172.16.{vlan}.1/24
 Address=fd00:16:{vlan}::1/64
 """
+
+
+def interface(vlan: int) -> str:
+    """The site's interface for a VLAN."""
+    return f"{TRUNK}.{vlan}"
 
 
 def host_address(vlan: int) -> str:
@@ -131,10 +144,11 @@ def lan_rules6() -> list[str]:
 
 
 def networkd_files() -> dict[str, str]:
-    """The site's links, for /etc/systemd/network."""
-    vlans = "".join(f"VLAN={TRUNK}.{vlan}\n" for vlan in VLANS)
+    """The links of the site that networkd sets up, for /etc/systemd/network."""
+    theirs = [vlan for vlan in VLANS if vlan not in OURS]
+    vlans = "".join(f"VLAN={TRUNK}.{vlan}\n" for vlan in theirs)
     files = {f"10-{TRUNK}.network": f"[Match]\nName={TRUNK}\n[Network]\nLinkLocalAddressing=no\n{vlans}"}
-    for vlan in VLANS:
+    for vlan in theirs:
         files[f"20-{TRUNK}.{vlan}.netdev"] = _VLAN_NETDEV.format(trunk=TRUNK, vlan=vlan)
         files[f"20-{TRUNK}.{vlan}.network"] = _VLAN_NETWORK.format(trunk=TRUNK, vlan=vlan)
     return files | {f"30-wan{k}.network": _WAN_NETWORK.format(wan=k) for k in WANS}
@@ -145,6 +159,7 @@ def site_toml() -> str:
     wans = [_WAN.format(wan=k) + ("rate_mbit = 50.0\n" if k == RATED_WAN else "") for k in WANS]
     lans = [
         _LAN.format(trunk=TRUNK, vlan=vlan, wan=WANS[vlan // 10 - 1], word=_CLASSES[vlan % 10 - 1][0])
+        + (_VLAN.format(trunk=TRUNK, vlan=vlan) if vlan in OURS else "")
         for vlan in VLANS
     ]
     return _SITE + _IDENTITY + _WATCHDOG + "".join(wans) + "".join(lans)
@@ -172,6 +187,8 @@ ExecStart=
 ExecStart=/usr/bin/mpq-supervisor run --config /etc/mpq/hub.toml
 ExecReload=
 ExecReload=/usr/bin/mpq-supervisor ctl --runtime-dir /run/mpq-hub reload
+ExecStopPost=
+ExecStopPost=/usr/bin/mpq-supervisor post-stop --runtime-dir /run/mpq-hub
 RuntimeDirectory=
 RuntimeDirectory=mpq-hub
 StateDirectory=

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
+from mpq_supervisor.netlink import ALIAS
 from tests.vm import host, plan
+from tests.vm.conftest import Figure
 from tests.vm.lab import Surroundings
 from tools.topology import SERVER, SERVER6
-from tools.wait import pause
+from tools.wait import pause, until
 
 
 def received() -> dict[str, int]:
@@ -31,6 +34,30 @@ def test_all_nine_at_once_each_in_its_tunnel(around: Surroundings) -> None:
         assert capture.stop() == by_name[name, "down"]
         assert after[name] - before[name] >= by_name[name, "up"]
     assert untagged.stop() == 0
+
+
+def vlans() -> dict[str, tuple[int, str]]:
+    """Id and alias of each 802.1Q interface of the site."""
+    links = json.loads(host.call("ip", "-j", "-d", "link", "show", "type", "vlan"))
+    return {link["ifname"]: (link["linkinfo"]["info_data"]["id"], link.get("ifalias", "")) for link in links}
+
+
+def test_who_made_the_interfaces() -> None:
+    aliases = {vlan: ALIAS if vlan in plan.OURS else "" for vlan in plan.VLANS}
+    assert vlans() == {plan.interface(vlan): (vlan, alias) for vlan, alias in aliases.items()}
+
+
+@pytest.mark.parametrize("delete", [("link", "del"), ("addr", "flush", "dev")])
+def test_what_somebody_deletes_of_a_vlan_is_back(
+    delete: tuple[str, ...], around: Surroundings, figure: Figure
+) -> None:
+    vlan = plan.OURS[0]
+    address, wanted = plan.host_address(vlan), host.ours()
+    begin = time.monotonic()
+    host.call("ip", *delete, plan.interface(vlan))
+    until(lambda: host.ours() == wanted, lambda: host.differences(wanted), host.PATIENCE)
+    figure(f"VLAN set again after ip {delete[0]} {delete[1]}", time.monotonic() - begin, "s")
+    around.run("lan", ["ping", "-c", "2", "-i", "0.2", "-W", "5", "-I", address, SERVER])
 
 
 @pytest.mark.parametrize("vlan", plan.VLANS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import host
+from tests.vm import host, plan
 from tests.vm.conftest import Figure
 from tests.vm.lab import Surroundings
 from tools.wait import pause, until
@@ -50,22 +50,16 @@ def careless(wanted: list[str]) -> Iterator[None]:
     _OVERRIDE.parent.mkdir(exist_ok=True)
     _OVERRIDE.symlink_to("/dev/null")
     host.call("systemctl", "restart", "systemd-networkd")
-    until(lambda: host.ours() == wanted, lambda: differences(wanted), host.PATIENCE)
+    until(lambda: host.ours() == wanted, lambda: host.differences(wanted), host.PATIENCE)
     yield
     _OVERRIDE.unlink()
     host.call("systemctl", "restart", "systemd-networkd")
 
 
-def differences(wanted: list[str]) -> str:
-    """What is missing, and what is there that was not."""
-    there = host.ours()
-    return f"missing {sorted(set(wanted) - set(there))}, new {sorted(set(there) - set(wanted))}"
-
-
 def reload() -> None:
     """Everything that makes networkd look at its links anew."""
     host.call("networkctl", "reload")
-    host.call("networkctl", "reconfigure", "wan4", "enp6s20.11")
+    host.call("networkctl", "reconfigure", "wan4", plan.interface(31))
     host.call("systemctl", "restart", "systemd-networkd")
     host.call("/lib/systemd/systemd-networkd-wait-online", "--timeout=60", "--any")
     pause(2)
@@ -74,7 +68,7 @@ def reload() -> None:
 def test_the_shipped_drop_in_keeps_it_away(wanted: list[str]) -> None:
     with changes() as seen:
         reload()
-        until(lambda: host.ours() == wanted, seconds=host.PATIENCE)
+        until(lambda: host.ours() == wanted, lambda: host.differences(wanted), host.PATIENCE)
     deleted = [text for _, text in seen if text.startswith("Deleted")]
     # What depends on the addresses and routes that networkd itself renews goes and comes with them.
     assert [text for text in deleted if "unreachable" in text or "fwmark" in text] == []
@@ -85,7 +79,7 @@ def test_the_shipped_drop_in_keeps_it_away(wanted: list[str]) -> None:
 def test_without_it_all_is_set_again(wanted: list[str], around: Surroundings, figure: Figure) -> None:
     with changes() as seen, host.probing(around):
         reload()
-        until(lambda: host.ours() == wanted, lambda: differences(wanted), host.PATIENCE)
+        until(lambda: host.ours() == wanted, lambda: host.differences(wanted), host.PATIENCE)
     deleted = [(at, text.removeprefix("Deleted ")) for at, text in seen if text.startswith("Deleted")]
     added = [(at, text) for at, text in seen if not text.startswith("Deleted")]
     gaps = [min((b - a for b, other in added if other == text and b >= a), default=None) for a, text in deleted]

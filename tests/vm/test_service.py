@@ -23,7 +23,9 @@ def test_reload_touches_no_worker() -> None:
 
 
 @pytest.mark.parametrize("what", ["restart", "kill", "freeze"])
-def test_nine_tunnels_come_back(what: str, around: Surroundings, figure: Figure) -> None:
+def test_no_tunnel_notices(what: str, around: Surroundings, figure: Figure) -> None:
+    """The next supervisor adopts the workers."""
+    before = {name: worker.pid for name, worker in host.until_up().items()}
     pid = host.main_pid()
     restarts = int(host.show("NRestarts"))
     with host.probing(around) as streams:
@@ -35,10 +37,10 @@ def test_nine_tunnels_come_back(what: str, around: Surroundings, figure: Figure)
             os.kill(pid, signal.SIGKILL if what == "kill" else signal.SIGSTOP)
         seconds = host.replaced(pid, begin)
         pause(3)
-    figure(f"{what} to nine UP", seconds, "s")
+    figure(f"{what} to nine adopted", seconds, "s")
     figure(f"{what}: probes lost", sum(s.lost for s in streams), f"of {sum(len(s.sent) for s in streams)}")
-    outages = [outage.ms for s in streams for outage in s.outages()]
-    figure(f"{what}: longest gap", max(outages, default=0) / 1000, "s")
+    assert {name: worker.pid for name, worker in host.workers().items()} == before
+    assert {(s.name, s.way): s.lost for s in streams if s.lost or s.reordered} == {}
     assert int(host.show("NRestarts")) == (restarts + 1 if what != "restart" else 0)
     assert around.leaks().count("packets 0 ") == 2
     if what == "freeze":

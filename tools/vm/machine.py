@@ -52,8 +52,8 @@ def _boot(command: list[str], seconds: float) -> None:
 
 
 def _qemu(disk: Path, kernel: Path, payload: Path, results: Path, console: Path) -> list[str]:
-    command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem,-vmx"]
-    command += ["-smp", "2", "-m", "1536", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
+    command = ["qemu-system-x86_64", "-M", "q35", "-icount", "shift=1,sleep=on", "-accel", "tcg,thread=single", "-cpu", "Westmere,-vmx"]
+    command += ["-smp", "1", "-m", "1536", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
     command += ["-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console"]
     command += ["-device", "virtio-rng-pci", "-kernel", str(kernel), "-append", _KERNEL_LINE]
     # A fixed place on the bus keeps the disks' order. Nothing has to outlive a crash of this host.

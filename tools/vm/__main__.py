@@ -19,7 +19,7 @@ from tools.vm import image, machine, payload, report
 
 _ROOT = Path(__file__).parents[2]
 _BUILD = _ROOT / "build"
-_PATIENCE = 1200.0
+_PATIENCE = 3600.0
 _GROUPS = ("boot", "lan", "kernel", "networkd", "unit", "service", "upgrade", "removal")
 """In this order: the last one takes the program away."""
 

@@ -17,6 +17,7 @@ from mpq_supervisor.netlink_encode import (
     ALL_ROUTES,
     ALL_RULES,
     address_body,
+    alias_body,
     link_body,
     route_body,
     rule_body,
@@ -101,6 +102,7 @@ class Netlink(NetlinkSocket):
     def add_vlan(self, name: str, parent: int, vlan: int) -> None:
         """Makes an 802.1Q interface that is known as ours by its alias; it is not up yet."""
         self.change(_NEWLINK, vlan_body(name, parent, vlan), CREATE | EXCLUDE)
+        self.change(_NEWLINK, alias_body(name))  # the kernel heeds no alias of an interface that is just made
 
     def set_up(self, index: int) -> None:
         """Sets an interface up."""

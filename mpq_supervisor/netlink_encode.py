@@ -49,8 +49,12 @@ def vlan_body(name: str, parent: int, vlan: int) -> bytes:
     """A new 802.1Q interface."""
     data = {"attrs": [("IFLA_VLAN_ID", vlan)]}
     info = {"attrs": [("IFLA_INFO_KIND", "vlan"), ("IFLA_INFO_DATA", data)]}
-    fields = {"family": 0, "index": 0}
-    return _body(ifinfmsg, fields, IFLA_IFNAME=name, IFLA_LINK=parent, IFLA_IFALIAS=ALIAS, IFLA_LINKINFO=info)
+    return _body(ifinfmsg, {"family": 0, "index": 0}, IFLA_IFNAME=name, IFLA_LINK=parent, IFLA_LINKINFO=info)
+
+
+def alias_body(name: str) -> bytes:
+    """Makes an interface that exists known as ours."""
+    return _body(ifinfmsg, {"family": 0, "index": 0}, IFLA_IFNAME=name, IFLA_IFALIAS=ALIAS)
 
 
 def address_body(address: Address, index: int, flags: int | None = None) -> bytes:

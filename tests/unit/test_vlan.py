@@ -9,7 +9,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from mpq_supervisor.config import parse
 from mpq_supervisor.netlink import Netlink
-from mpq_supervisor.netlink_encode import ALIAS, vlan_body
+from mpq_supervisor.netlink_encode import ALIAS, alias_body, vlan_body
 from mpq_supervisor.network import Link
 from mpq_supervisor.plan import make_plan
 from mpq_supervisor.vlan import make_vlans, remove_vlans
@@ -83,12 +83,16 @@ def test_a_refusal_is_told() -> None:
     assert make(netlink) == ("VLAN 11 of enp6s20 as enp6s20.11: Operation not supported",)
 
 
-def test_the_message_says_name_parent_id_and_whose_it_is() -> None:
-    body = vlan_body("enp6s20.11", 7, 11)
+def decoded(body: bytes) -> ifinfmsg:
     message = ifinfmsg((16 + len(body)).to_bytes(4, "little") + bytes(12) + body)
     message.decode()
+    return message
+
+
+def test_the_messages_say_name_parent_id_and_whose_it_is() -> None:
+    message, naming = decoded(vlan_body("enp6s20.11", 7, 11)), decoded(alias_body("enp6s20.11"))
     assert (message.get_attr("IFLA_IFNAME"), message.get_attr("IFLA_LINK")) == ("enp6s20.11", 7)
-    assert message.get_attr("IFLA_IFALIAS") == ALIAS
+    assert (naming.get_attr("IFLA_IFNAME"), naming.get_attr("IFLA_IFALIAS")) == ("enp6s20.11", ALIAS)
     info = message.get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_KIND") == "vlan"
     assert info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID") == 11

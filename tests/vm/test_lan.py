@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mpq_supervisor.netlink import ALIAS
+from mpq_supervisor.netlink_encode import ALIAS
 from tests.vm import host, plan
 from tests.vm.conftest import Figure
 from tests.vm.lab import Surroundings

@@ -7,6 +7,7 @@ were. The lock tells a dead supervisor from a live one; a pid alone would not.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -106,6 +107,11 @@ def _end(child: Child) -> bool:
     try:
         pidfd = os.pidfd_open(child.pid)
     except ProcessLookupError:
+        return False
+    except OSError as error:
+        # A thread has the number now, or only a process group: Linux 6.1 says so of a zygote whose workers go on.
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
         return False
     try:
         # The pidfd is taken first: whoever has this start time now is whom the signal reaches.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -50,6 +51,22 @@ def test_whoever_only_has_the_number_lives(tmp_path: Path, sleeper: subprocess.P
     path.write_bytes(msgspec.json.encode(record))
     assert register.clear() == 0
     assert sleeper.poll() is None
+    register.close()
+
+
+@pytest.mark.parametrize("code", [errno.ESRCH, errno.EINVAL, errno.ENOENT])
+def test_a_number_that_is_no_process_any_more_is_nobody(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kernels say of a process group or a thread with that number."""
+    register = Register(tmp_path)
+    register.write([sleeper.pid])
+
+    def refuse(pid: int) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert register.clear() == 0
     register.close()
 
 

@@ -80,13 +80,16 @@ class Portal(NamedTuple):
 
 
 @contextmanager
-def open_portals(running: System) -> Iterator[dict[Side, Portal]]:
-    """One at each end, begun by a reload that touches no tunnel; taken away again at the end."""
+def open_portals(running: System, more: str = "") -> Iterator[dict[Side, Portal]]:
+    """One at each end, begun by a reload that touches no tunnel; taken away again at the end.
+
+    `more` is what the site's section has beside the tokens, TOML.
+    """
     entries = [f'{{ name = "{role}", role = "{role}", hash = "{hash_of(token)}" }}' for role, token in TOKENS.items()]
     pids = {side: running.pids(side) for side in SIDES}
     for side in SIDES:
-        section = f"portal = {{ token = [{', '.join(entries)}] }}"
-        running.edit(side, f'role = "{side}"', f'role = "{side}"\n{section}')
+        section = f"[portal]\ntoken = [{', '.join(entries)}]\n{more if side == 'site' else ''}"
+        running.configs[side].write_text(running.configs[side].read_text() + section)
         ok(running.lab.ctl(side, "reload"))
     found = {side: Portal(running, side) for side in SIDES}
     for portal in found.values():

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Coroutine, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +16,18 @@ from mpq_supervisor import portal_process
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.schema import Alarm, Webhook
 from tests.process.portals import Portals, free_port
+from tests.process.receiver import SECRET, Receiver
 from tests.process.test_control import ctl_in_thread
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
 Run = Callable[[Coroutine[Any, Any, None]], None]
 API = "/api/v1"
-SECRET = b"of the receiver"
 RULE = Alarm(name="gone", kind="down", seconds=1.0, severity="critical")
-
-
-class Receiver:
-    """Takes webhooks while it is open."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.got: list[dict[str, Any]] = []
-        self._server: HTTPServer | None = None
-
-    def open(self) -> None:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                signature = hmac.new(SECRET, body, hashlib.sha256).hexdigest()
-                assert self.headers["X-Mpq-Signature"] == f"sha256={signature}"
-                receiver.got.append(json.loads(body))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Says nothing."""
-
-        self._server = HTTPServer(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
+    receiver = Receiver(free_port())
     yield receiver
     receiver.close()
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 
 def test_critical_goes_first_on_a_full_link_then_default(net: Net) -> None:
-    plan = make_plan(parse(SITE.replace('interface = "wan4"', 'interface = "wan4", rate_mbit = 4.0')))
+    plan = make_plan(parse(SITE.replace('interface = "wan4"', 'interface = "wan4", rate_mbit = 1.0')))
     with net.internet.entered():
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with net.site.entered(), receiver, closing(Netlink()) as netlink:

@@ -55,6 +55,7 @@ cdef extern from "native/sent.h":
     struct sent:
         uint64_t next, bytes, packets, delivered, count
         int64_t largest_acked
+        unsigned large_lost
         double last
         uint64_t notes[128]
         unsigned note_count

@@ -59,7 +59,8 @@ class Path:
         """Queue a DATAGRAM payload that is no IP packet, at most 64 bytes, before all others. False: no room."""
 
     def probe_mtu(self, size: int, now: float) -> int:
-        """Send PING and PADDING in a UDP payload of `size`; the packet's number, -1 if none could leave."""
+        """Send PING and PADDING in a UDP payload of `size`, and a small packet after it; the probe's number, -1 if
+        none could leave. Its loss is told by `take_fates` only."""
 
     def configure(
         self, *, window: int, rate: float, elsewhere: int, ack_delay: float, pto: float, loss_delay: float
@@ -79,7 +80,7 @@ class Path:
         """Python used this number, the next one or a later one, for a packet of `size` bytes (0: not in flight)."""
 
     def take_fates(self) -> list[tuple[int, bool]]:
-        """Python's packets that were acknowledged (True) or lost."""
+        """Python's packets, and probes, that were acknowledged (True) or lost."""
 
     def hand_over(self, successor: Path) -> None:
         """What is queued goes by `successor`, before what is queued there."""
@@ -105,6 +106,10 @@ class Path:
     def largest_received(self) -> int: ...
     @property
     def largest_acked(self) -> int: ...
+    @property
+    def large_lost(self) -> int:
+        """Packets above what every path carries that were lost since one of that size was acknowledged."""
+
     @property
     def bytes_in_flight(self) -> int: ...
     @property

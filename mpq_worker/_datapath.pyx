@@ -220,6 +220,10 @@ cdef class Path:
         return self.c.sent.largest_acked
 
     @property
+    def large_lost(self):
+        return self.c.sent.large_lost
+
+    @property
     def bytes_in_flight(self):
         return self.c.sent.bytes
 

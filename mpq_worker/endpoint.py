@@ -488,19 +488,23 @@ class Endpoint:
             self._refuse_size(packet, inner.addresses_of_head(packet), mtu, now)
         self._hear_events(carrier, now)
 
-    def _hear_events(self, carrier: Carrier, now: float) -> None:
-        for peer, events in carrier.events():
+    def _hear_events(self, carrier: Carrier, now: float) -> bool:
+        """Whether there were any."""
+        heard = carrier.events()
+        for peer, events in heard:
             peer.session.handle_native(events, now)
             if events & FOREIGN_SOURCE and peer.path is not None:
                 self._on_foreign_source(peer, peer.path.take_foreign_source())
             if events & ACKED and peer.leaving:
                 self._dirty[peer] = None
             self._arm(peer)
+        return bool(heard)
 
     def _flush_carrier(self, carrier: Carrier, now: float) -> list[tuple[bytes, Address]]:
         carrier.use(self._outlet())
         carrier.datapath.flush(now)
-        self._hear_events(carrier, now)
+        if self._hear_events(carrier, now):
+            carrier.datapath.flush(now)  # a probe of the path's size, or what a wider window lets go
         self._packets.extend(carrier.packets())
         return carrier.datagrams()
 

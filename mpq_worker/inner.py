@@ -59,11 +59,14 @@ def checksum(data: bytes) -> int:
 def too_big(packet: bytes, where: Addresses, mtu: int, reporter: bytes | None) -> bytes | None:
     """The ICMP error that tells the sender of `packet` to use `mtu` (RFC 792, RFC 1191; RFC 4443 section 3.2).
 
-    `reporter` is our packed inner address of that family, the error's source. None if nothing may be sent: no
-    such address, an IPv4 packet that may be fragmented elsewhere, or a fragment other than the first.
+    `reporter` is our packed inner address of that family, the error's source; where that is the sender itself, which
+    would not believe it (a martian), the destination's. None if nothing may be sent: no such address, an IPv4 packet
+    that may be fragmented elsewhere, or a fragment other than the first.
     """
     if reporter is None:
         return None
+    if reporter == where.source:
+        reporter = where.destination
     if len(where.source) == 4:
         fragment = int.from_bytes(packet[6:8], "big")
         if not fragment & 0x4000 or fragment & 0x1FFF:

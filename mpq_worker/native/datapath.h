@@ -134,7 +134,8 @@ int path_put(struct datapath *dp, struct path *path, struct segments *s, double 
 void path_pump(struct datapath *dp, struct path *path, double now);
 /* An acknowledgement, in a packet of its own. */
 void path_acknowledge(struct datapath *dp, struct path *path, double now);
-/* A packet of PING and PADDING, `size` bytes of UDP payload. Returns its number, -1 if it cannot be. */
+/* A packet of PING and PADDING, `size` bytes of UDP payload, and a small one behind it. Returns the number of the
+ * former, -1 if it cannot be. */
 int64_t path_probe(struct datapath *dp, struct path *path, size_t size, double now);
 /* The peer sends under its next key, from `number` on. Python derives the one after it. */
 void path_advance(struct datapath *dp, struct path *path, uint64_t number, double now);

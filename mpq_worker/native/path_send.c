@@ -97,7 +97,7 @@ static void extend_runs(struct datapath *dp, struct path *path, size_t size) {
     dp->runs[dp->run_count++] = (struct run){path, dp->out_used, size, size};
 }
 
-static void close_packet(struct datapath *dp, double now) {
+static void close_packet(struct datapath *dp, enum owner owner, double now) {
     struct path *path = dp->building;
     if (!dp->open)
         return;
@@ -114,7 +114,7 @@ static void close_packet(struct datapath *dp, double now) {
     if (dp->open_eliciting && !path->sent.packets)
         datapath_note(dp, path, EVENT_FLIGHT);
     dp->built[dp->built_count++] = (struct built){dp->out_used, length, path->sent.next};
-    sent_add(&path->sent, dp->open_eliciting ? (uint32_t)size : 0, now, !path_waits(path), 0);
+    sent_add(&path->sent, dp->open_eliciting ? (uint32_t)size : 0, now, !path_waits(path), owner);
     extend_runs(dp, path, size);
     dp->out_used += size;
     dp->open = dp->open_at = NULL;
@@ -143,7 +143,7 @@ static int protect(struct datapath *dp, const struct path *path, const struct bu
 
 void batch_seal(struct datapath *dp) {
     struct path *path = dp->building;
-    close_packet(dp, dp->now);
+    close_packet(dp, LOOP, dp->now);
     unsigned first = dp->sealed_count, count = dp->built_count - first;
     dp->sealed_count = dp->built_count;
     dp->building = NULL;
@@ -188,7 +188,7 @@ int path_put(struct datapath *dp, struct path *path, struct segments *s, double 
         }
         int fits = dp->open && dp->building == path && !dp->open_full && room(dp) >= 2 + size;
         if (!fits) {
-            close_packet(dp, now);
+            close_packet(dp, LOOP, now);
             if (!may_send(path))
                 return 0;
             begin_packet(dp, path, now);
@@ -206,7 +206,7 @@ static void put_messages(struct datapath *dp, struct path *path, double now) {
     for (unsigned i = 0; i < path->message_count; i++) {
         size_t size = path->message_length[i];
         if (!(dp->open && dp->building == path && !dp->open_full && room(dp) >= 4 + size)) {
-            close_packet(dp, now);
+            close_packet(dp, LOOP, now);
             begin_packet(dp, path, now);
         }
         memcpy(append(dp, path->messages[i][0], size - 1), path->messages[i] + 1, size - 1);
@@ -229,18 +229,19 @@ void path_pump(struct datapath *dp, struct path *path, double now) {
 
 void path_acknowledge(struct datapath *dp, struct path *path, double now) {
     if (path->unacked) {
-        close_packet(dp, now);
+        close_packet(dp, LOOP, now);
         begin_packet(dp, path, now);
-        close_packet(dp, now);
+        close_packet(dp, LOOP, now);
     }
 }
 
 int64_t path_probe(struct datapath *dp, struct path *path, size_t size, double now) {
     if (!sent_has_room(&path->sent) || size > MAX_DATAGRAM)
         return -1;
-    close_packet(dp, now);
+    close_packet(dp, LOOP, now);
     size_t payload = path->payload;
-    path->payload = size; /* for begin_packet to make room */
+    double tokens = path->tokens; /* what a probe takes is nobody's */
+    path->payload = size;         /* for begin_packet to make room */
     begin_packet(dp, path, now);
     path->payload = payload;
     size_t padding = size - TAG - (size_t)(dp->open_at - dp->open);
@@ -249,6 +250,11 @@ int64_t path_probe(struct datapath *dp, struct path *path, size_t size, double n
     dp->open_at += padding;
     dp->open_eliciting = dp->open_full = 1;
     int64_t number = (int64_t)path->sent.next;
-    close_packet(dp, now);
+    close_packet(dp, PROBE, now);
+    begin_packet(dp, path, now); /* what is acknowledged after it tells that it was lost */
+    *dp->open_at++ = FRAME_PING;
+    dp->open_eliciting = dp->open_full = 1;
+    close_packet(dp, LOOP, now);
+    path->tokens = tokens;
     return number;
 }

@@ -22,7 +22,7 @@ int sent_begin(struct sent *s, uint64_t next, uint64_t delivered, double now) {
         return -1;
     s->mask = SENT_MIN - 1;
     s->floor = s->oldest = s->next = next;
-    s->largest_acked = -1;
+    s->largest_acked = s->large_acked = -1;
     s->delivered = delivered;
     s->delivered_time = s->first_sent_time = now;
     s->threshold = REORDER_MIN;
@@ -64,12 +64,12 @@ static void make_room(struct sent *s) {
         s->oldest = s->floor;
 }
 
-void sent_add(struct sent *s, uint32_t size, double now, int app_limited, int python) {
+void sent_add(struct sent *s, uint32_t size, double now, int app_limited, enum owner owner) {
     make_room(s);
     struct sent_packet *p = at(s, s->next++);
     p->size = size;
     p->state = size ? IN_FLIGHT : NOT_COUNTED;
-    p->python = (uint8_t)python;
+    p->owner = (uint8_t)owner;
     if (!size)
         return;
     if (!s->packets)
@@ -83,14 +83,14 @@ void sent_add(struct sent *s, uint32_t size, double now, int app_limited, int py
 
 void sent_elsewhere(struct sent *s, uint64_t number, uint32_t size, double now) {
     while (s->next < number)
-        sent_add(s, 0, 0, 0, 0);
+        sent_add(s, 0, 0, 0, LOOP);
     if (s->next == number)
-        sent_add(s, size, now, 1, 1);
+        sent_add(s, size, now, 1, PYTHON);
 }
 
-/* Python is told of `number`, if it is its own; with so many untold it finds out by its probe timer. */
+/* Python is told of `number`, if it asks; with so many untold it finds out by its probe timer. */
 static void note(struct sent *s, const struct sent_packet *p, uint64_t number, int acknowledged) {
-    if (p->python && s->note_count < SENT_NOTES)
+    if (p->owner != LOOP && s->note_count < SENT_NOTES)
         s->notes[s->note_count++] = number << 1 | (unsigned)acknowledged;
 }
 
@@ -110,6 +110,10 @@ static void acknowledge(struct sent *s, uint64_t number, double now) {
     }
     note(s, p, number, 1);
     p->state = ACKED;
+    if (p->size > SAFE_SIZE && (int64_t)number > s->large_acked) {
+        s->large_acked = (int64_t)number;
+        s->large_lost = 0;
+    }
     s->delivered += p->size;
     s->delivered_time = now;
     a->acked++;
@@ -152,8 +156,9 @@ void sent_detect_loss(struct sent *s, double loss_delay, double now) {
             p->state = LOST;
             s->bytes -= p->size;
             s->packets--;
-            a->lost++;
-            a->lost_bytes += p->size;
+            s->large_lost += p->size > SAFE_SIZE && (int64_t)n > s->large_acked;
+            a->lost += p->owner != PROBE;
+            a->lost_bytes += p->owner != PROBE ? p->size : 0;
         }
         s->oldest = n + 1;
     }

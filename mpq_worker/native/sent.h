@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { SAFE_SIZE = 1200 }; /* what every path of QUIC carries (RFC 9000 section 14) */
+enum owner { LOOP, PYTHON, PROBE }; /* Python is told of the fate of all but the first; the loss of a probe is none */
 enum { SENT_MIN = 256, SENT_MAX = 16384, REORDER_MIN = 3, REORDER_MAX = 4096, SENT_NOTES = 128 };
 
 /* What was known of the path when a packet left. */
@@ -18,7 +20,7 @@ struct token {
 struct sent_packet {
     struct token token;
     uint32_t size;
-    uint8_t state, python; /* `python`: built there, and to be told of its fate */
+    uint8_t state, owner;
 };
 
 /* What acknowledgements have said since the last `sent_take`. */
@@ -43,6 +45,8 @@ struct sent {
     unsigned note_count;
     uint64_t count; /* packets that were ever in flight */
     double last;    /* when one last left */
+    int64_t large_acked;  /* highest number acknowledged of a packet above SAFE_SIZE; -1: none */
+    unsigned large_lost;  /* packets above SAFE_SIZE and that number that were lost */
     uint64_t threshold; /* packets of reordering that are no loss; grows when a loss proves spurious */
     struct ack_summary summary;
 };
@@ -55,7 +59,7 @@ void sent_end(struct sent *s);
 int sent_has_room(const struct sent *s);
 
 /* The next number was used for a packet of `size` bytes; 0: one that is not counted in flight. */
-void sent_add(struct sent *s, uint32_t size, double now, int app_limited, int python);
+void sent_add(struct sent *s, uint32_t size, double now, int app_limited, enum owner owner);
 
 /* Python used `number`, and those below it for nothing. */
 void sent_elsewhere(struct sent *s, uint64_t number, uint32_t size, double now);

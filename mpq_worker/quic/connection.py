@@ -91,13 +91,15 @@ ResetToken = Callable[[bytes], bytes]
 
 class Connection(QuicConnection):
     """One connection. `slot` becomes the first byte of each connection ID we issue, so that the hub's kernel can
-    pick the worker by it; on a client it also leads the destination ID of the first Initial."""
+    pick the worker by it; on a client it also leads the destination ID of the first Initial. `largest` is the largest
+    UDP payload, also of the native loop."""
 
     def __init__(
         self,
         configuration: QuicConfiguration,
         *,
         slot: int,
+        largest: int,
         max_window: int,
         reset_token: ResetToken | None = None,
         original_destination_connection_id: bytes | None = None,
@@ -131,7 +133,7 @@ class Connection(QuicConnection):
         )
         control = self._loss._cc
         assert isinstance(control, CongestionControl)
-        control.limit(configuration.max_datagram_size, max_window)
+        control.limit(largest, max_window)
         self._loss._pacer = Pacer(control, configuration.max_datagram_size)
         self.control = self.recovery.control = control
 

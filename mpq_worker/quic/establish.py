@@ -16,6 +16,9 @@ from mpq_worker.quic.session import Address, Session
 from mpq_worker.quic.signer import RemoteKey
 from mpq_worker.wire import ALPN, DATAGRAM_OVERHEAD
 
+SMALLEST_DATAGRAM = 1200
+"""What every path of QUIC carries (RFC 9000 section 14): enough for aioquic where the native loop has the TUN's."""
+
 
 def client_session(
     *,
@@ -30,7 +33,7 @@ def client_session(
     """A connection from a site to `hub_address`, whose certificate must carry `hub_name` and come from our CA."""
     configuration = _configuration(credentials, timing, transport, is_client=True)
     configuration.server_name = hub_name
-    connection = Connection(configuration, slot=slot, max_window=transport.max_window)
+    connection = Connection(configuration, slot=slot, largest=_largest(transport), max_window=transport.max_window)
     session = Session(connection, transport)
     connection.connect(hub_address, now=now)
     return session
@@ -56,12 +59,17 @@ class SessionFactory:
         connection = Connection(
             self._configuration,
             slot=self._slot,
+            largest=_largest(self._transport),
             max_window=self._transport.max_window,
             reset_token=self._reset_token,
             original_destination_connection_id=original_destination_cid,
             retry_source_connection_id=retry_cid,
         )
         return Session(connection, self._transport)
+
+
+def _largest(transport: Transport) -> int:
+    return transport.inner_mtu + DATAGRAM_OVERHEAD
 
 
 def _configuration(
@@ -77,7 +85,7 @@ def _configuration(
         max_data=MAX_CONTROL_DATA,
         max_stream_data=MAX_CONTROL_DATA,
         max_datagram_frame_size=65_535,
-        max_datagram_size=transport.inner_mtu + DATAGRAM_OVERHEAD,
+        max_datagram_size=SMALLEST_DATAGRAM if transport.native else _largest(transport),
         supported_versions=[QuicProtocolVersion.VERSION_1],
         cadata=credentials.ca.encode(),
     )

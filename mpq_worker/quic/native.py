@@ -14,8 +14,14 @@ from aioquic.tls import Epoch
 
 from mpq_worker._datapath import ACKED, PHASE_CHANGED, Datapath, Path
 from mpq_worker.contract import QueueLimits
+from mpq_worker.mtu import MtuSearch
 from mpq_worker.quic.connection import Connection
 from mpq_worker.quic.keys import key_of
+from mpq_worker.wire import DATAGRAM_OVERHEAD
+
+SUSPICIOUS = 8
+"""Large packets in a row that are lost while others arrive: the path may have become smaller (RFC 8899 section 4.3).
+With fewer, a link that loses 30 % of all would be suspected many times a second."""
 
 
 class Received:
@@ -73,6 +79,7 @@ class NativeSpace:
             path.sent_elsewhere(number, packet.sent_bytes if packet.in_flight else 0, packet.sent_time)
         self.configure()
         connection.recovery.native = connection.control.native = path
+        connection.recovery.mtu = self._mtu = MtuSearch(inner_mtu)
         self.after(now)
 
     def before(self, now: float) -> None:
@@ -109,6 +116,7 @@ class NativeSpace:
         if events & ACKED:
             self._connection.recovery.settle(now)
             self.configure()
+            self._search_mtu(now)
 
     def configure(self) -> None:
         """What the loop may send, and how long it may wait."""
@@ -123,6 +131,18 @@ class NativeSpace:
             pto=recovery.get_probe_timeout(),
             loss_delay=recovery.loss_delay(),
         )
+
+    def _search_mtu(self, now: float) -> None:
+        """Only where acknowledgements come: a path that says nothing has no size."""
+        if self.path.large_lost >= SUSPICIOUS:
+            self._mtu.suspect()
+        if self.path.inner_mtu != self._mtu.mtu:
+            self.path.inner_mtu = self._mtu.mtu
+        size = self._mtu.due(now)
+        if size is not None:
+            number = self.path.probe_mtu(size + DATAGRAM_OVERHEAD, now)
+            if number >= 0:
+                self._mtu.sent(number)
 
     def refresh_idle_timer(self) -> None:
         """aioquic's idle timeout counts from what it has seen itself (RFC 9000 section 10.1)."""

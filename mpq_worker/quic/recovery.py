@@ -14,6 +14,7 @@ from aioquic.tls import Epoch
 
 from mpq_worker._datapath import Path
 from mpq_worker.congestion.rate import DeliveryRate, Token
+from mpq_worker.mtu import MtuSearch
 
 ALGORITHM = "mpq-delivery-rate"
 DEFAULT_MAX_WINDOW = 4_194_304
@@ -142,6 +143,7 @@ class Recovery(QuicPacketRecovery):
     """aioquic's, until `native` has the books of the 1-RTT space; then it learns from them (`settle`)."""
 
     native: Path | None = None
+    mtu: MtuSearch | None = None  # beside `native`
     control: CongestionControl
 
     def on_ack_received(
@@ -182,6 +184,8 @@ class Recovery(QuicPacketRecovery):
             self._pto_count = 0
         for number, good in path.take_fates():
             packet = space.sent_packets.pop(number, None)
+            if packet is None and self.mtu is not None:
+                self.mtu.on_fate(number, good, now)
             for handler, args in packet.delivery_handlers if packet is not None else ():
                 handler(QuicDeliveryState.ACKED if good else QuicDeliveryState.LOST, *args)
 

@@ -310,12 +310,13 @@ class Session:
         """Totals of this connection: window, in_flight, sent, acked, lost, received, expected, key_updates;
         and datagram_size, the largest UDP payload it sends."""
         control, ring = self._connection.control, self._connection.ring
-        received, first, largest = ring.opened, ring.first, ring.largest
+        received, first, largest, size = ring.opened, ring.first, ring.largest, control.datagram_size
         sent = self._connection._packet_number
         if self._native is not None:
             path = self._native.path
             received += path.opened
             largest, sent = path.largest_received, path.next_number
+            size = path.inner_mtu + DATAGRAM_OVERHEAD
             first = path.first_received if first is None else first
         return {
             "window": control.model.window,
@@ -326,7 +327,7 @@ class Session:
             "received": received,
             "expected": 0 if first is None or first < 0 else largest - first + 1,
             "key_updates": ring.updates,
-            "datagram_size": control.datagram_size,
+            "datagram_size": size,
         }
 
     # ------------------------------------------------------------------ helpers

@@ -17,6 +17,7 @@ from mpq_worker.hub import HubTunnel
 from mpq_worker.tunnel import SiteTunnel
 
 Core = SiteTunnel | HubTunnel
+IP_UDP_HEADERS = 28
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Link:
     reorder_delay: float = 0.005
     rate: float | None = None
     buffer: int = 100_000
+    mtu: int = 1500  # of IPv4 packets
     sent: int = 0
     lost: int = 0
     busy_until: float = 0.0
@@ -177,7 +179,7 @@ class Network:
         node.bytes_to[to] += len(data)
         if node.capture:
             node.captured.append(data)
-        if self.random.random() < link.loss:
+        if self.random.random() < link.loss or len(data) + IP_UDP_HEADERS > link.mtu:
             link.lost += 1
             return
         arrival = self.now + link.delay

@@ -384,11 +384,24 @@ def test_a_packet_larger_than_the_path_takes_is_returned() -> None:
 def test_a_probe_of_the_path_is_acknowledged() -> None:
     site, hub = ends()
     number = site.path.probe_mtu(1600, 1.0)
-    (data,) = site.flush(1.0)
-    assert len(data) == 1600
+    data, small = site.flush(1.0)
+    assert (len(data), len(small)) == (1600, 30)
     hub.receive(data, now=1.0)
     assert hub.path.has_received(number)
     assert hub.datapath.deadline() is not None
+
+
+def test_a_probe_that_is_lost_is_no_loss_but_large_packets_are_counted() -> None:
+    site, _ = ends()
+    probe = site.path.probe_mtu(1600, 1.0)
+    site.path.acknowledge([(probe + 1, probe + 1)], 0.0, 1.02)
+    site.path.detect_loss(1.1)
+    assert site.path.take_fates() == [(probe, False)]
+    assert site.path.take_ack()[:3] == (1, 30, 0)
+    assert site.path.large_lost == 1
+    site.send(*[packet(*INNER, size=1400)] * 9, now=2.0)  # 2 to 10
+    site.path.acknowledge([(10, 10)], 0.0, 2.02)
+    assert (site.path.take_ack()[2], site.path.large_lost) == (6, 0)  # one of that size has arrived
 
 
 # ------------------------------------------------------------------ keys

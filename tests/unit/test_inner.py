@@ -11,7 +11,7 @@ from mpq_worker import inner
 from tests.sim.packets import packet
 
 V4, V6 = ("10.200.11.5", "10.200.11.254"), ("fd00::5", "fd00::fe")
-REPORTER4, REPORTER6 = ip_address("10.200.11.5").packed, ip_address("fd00::5").packed
+REPORTER4, REPORTER6 = ip_address("10.200.11.1").packed, ip_address("fd00::1").packed
 
 
 def is_sound(data: bytes) -> bool:
@@ -115,6 +115,16 @@ def test_only_the_first_fragment_is_answered(offset: int, answered: bool) -> Non
 def test_without_an_address_of_the_family_nothing_is_said() -> None:
     assert too_big(dont_fragment(packet(*V4, 7, 1500)), 1400, None) is None
     assert too_big(packet(*V6, 7, 1500), 1400, None) is None
+
+
+@pytest.mark.parametrize("ends", [V4, V6])
+def test_the_host_itself_is_told_by_who_is_not_itself(ends: tuple[str, str]) -> None:
+    data = dont_fragment(packet(*ends, 7, 1500)) if ends is V4 else packet(*ends, 7, 1500)
+    where = inner.addresses(data)
+    assert where is not None
+    error = too_big(data, 1300, where.source)
+    assert error is not None
+    assert inner.addresses(error) == (where.destination, where.source)
 
 
 def test_checksum_of_rfc_1071() -> None:

@@ -97,9 +97,16 @@ class Nursery:
         """The process that waits for an order."""
 
         def spares() -> list[psutil.Process]:
-            return [child for child in psutil.Process(self.zygote.pid).children() if child.name() == "mpq-spare"]
+            children = psutil.Process(self.zygote.pid).children()
+            return [child for child in children if child.name() == "mpq-spare"]
 
-        await self.until(lambda: [spare.status() for spare in spares()] == [psutil.STATUS_SLEEPING])
+        def waits() -> bool:
+            try:
+                return [spare.status() for spare in spares()] == [psutil.STATUS_SLEEPING]
+            except psutil.NoSuchProcess:  # it went while we looked
+                return False
+
+        await self.until(waits)
         [spare] = spares()
         return spare
 

@@ -69,7 +69,7 @@ class Configuration:
             problem = error
         self._kept = Path(directory) / KEPT
         self._timer: Timer | None = None
-        if self._kept.exists():
+        if _is_there(self._kept):
             try:
                 self._take(read(self._kept))
                 problem = None
@@ -237,3 +237,10 @@ class Configuration:
             write_atomically(self._kept, self.text.encode(), 0o600)
         except OSError as error:
             raise ChangeRefused([f"{self._kept}: {error.strerror}: there would be no way back"]) from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # we may not look, and so have not written it
+        return False

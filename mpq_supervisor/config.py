@@ -5,24 +5,20 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import reprlib
-import stat
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from mpq_supervisor.credentials import check_host
 from mpq_supervisor.decode import Problem, decode, nearest
+from mpq_supervisor.files import read_regular
 from mpq_supervisor.schema import Config, HubConfig, SiteConfig
 from mpq_supervisor.validate import validate
 
 __all__ = ["Config", "ConfigError", "HubConfig", "Problem", "SiteConfig", "accept", "load", "parse", "read"]
 
 
-MAX_SIZE = 4 << 20
-"""Bytes of a configuration file; a thousand sites and rules need a tenth of it."""
 ROLES = ("site", "hub")
 
 
@@ -42,7 +38,7 @@ def load(path: Path) -> Config:
 def read(path: Path) -> str:
     """The text of a configuration. Raises ConfigError."""
     try:
-        return _read(path).decode()
+        return read_regular(path).decode()
     except OSError as error:
         raise ConfigError([Problem("", error.strerror or str(error))]) from error
     except UnicodeDecodeError as error:
@@ -62,23 +58,14 @@ def parse(text: str) -> Config:
     return _accept(*_examine(text))
 
 
-def _read(path: Path) -> bytes:
-    """The contents of a regular file of a sane size; a pipe or a device would never end. Raises OSError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        data = file.read(MAX_SIZE + 1)
-    if len(data) > MAX_SIZE:
-        raise OSError(errno.EFBIG, f"longer than {MAX_SIZE >> 20} MiB")
-    return data
-
-
 def _examine(text: str) -> tuple[Config | None, list[Problem]]:
     """What can be read of a configuration, and all that is wrong with the text of it."""
     try:
         table: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        return None, [Problem("", f"not TOML: {error}")]  # the error says line and column
+    except ValueError as error:  # most are TOMLDecodeErrors, which say line and column
+        return None, [Problem("", f"not TOML: {error}")]
+    except RecursionError:
+        return None, [Problem("", "not TOML: nested too deeply")]
     if table.get("role") not in ROLES:  # then nothing can be said of the rest
         return None, [_role_problem(table)]
     problems: list[Problem] = []

@@ -17,6 +17,7 @@ from cryptography.x509 import verification
 
 from mpq_supervisor.arithmetic import identity_name
 from mpq_supervisor.decode import Problem
+from mpq_supervisor.files import read_regular
 from mpq_supervisor.pki import hub_names, site_names
 from mpq_supervisor.schema import Config, Identity, SiteConfig, Supervisor, site_uri
 
@@ -38,7 +39,9 @@ def _check_identity(identity: Identity, site: bool) -> list[Problem]:
         problems.append(Problem("identity.key", f"is not the key of {identity.certificate}"))
     if chain:
         problems += _check_names(identity, chain[0], site)
-    if chain and authorities:
+    if not all(_is_authority(certificate) for certificate in authorities):
+        problems.append(Problem("identity.ca", f"{identity.ca}: holds a certificate that is no CA's"))
+    elif chain and authorities:
         problems += _check_chain(chain, authorities, site)
     return problems
 
@@ -46,7 +49,7 @@ def _check_identity(identity: Identity, site: bool) -> list[Problem]:
 def _read_key(path: Path, problems: list[Problem]) -> ec.EllipticCurvePrivateKey | None:
     try:
         mode = path.stat().st_mode
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         problems.append(Problem("identity.key", f"{path}: {error.strerror}"))
         return None
@@ -64,12 +67,19 @@ def _read_key(path: Path, problems: list[Problem]) -> ec.EllipticCurvePrivateKey
 
 def _read_certificates(where: str, path: Path, problems: list[Problem]) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
+        return x509.load_pem_x509_certificates(read_regular(path))
     except OSError as error:
         problems.append(Problem(where, f"{path}: {error.strerror}"))
     except ValueError:
         problems.append(Problem(where, f"{path}: no certificate in PEM"))
     return []
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):  # ValueError: an extension that is none
+        return False
 
 
 def _check_names(identity: Identity, certificate: x509.Certificate, site: bool) -> list[Problem]:

@@ -43,8 +43,10 @@ def main(args: list[str]) -> int:
         response = ask(options.runtime_dir / SOCKET_NAME, request)
     except PermissionError:
         return _complain(f"you may not use {options.runtime_dir / SOCKET_NAME}", Code.REFUSED)
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError as error:
         return _complain(f"no supervisor at {options.runtime_dir / SOCKET_NAME}: {error}", Code.UNREACHABLE)
+    except msgspec.MsgspecError as error:
+        return _complain(f"{options.runtime_dir / SOCKET_NAME}: no answer: {error}", Code.UNREACHABLE)
     if options.json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(response), indent=2) + b"\n")
     else:

@@ -67,6 +67,8 @@ def decode(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
             return _decode_table(get_args(kind)[1], _expect(dict, value), path, problems)
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             return _decode_struct(kind, _expect(dict, value), path, problems)
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError("holds a control character")
         return msgspec.convert(value, kind)
     except ValueError as error:  # msgspec.ValidationError is one
         problems.append(Problem(path, str(error)))
@@ -75,8 +77,9 @@ def decode(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """ " (did you mean "x"?)", or nothing when nothing is near."""
-    close = get_close_matches(word, list(known), 1)
-    return f' (did you mean "{close[0]}"?)' if close else ""
+    names = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(names), 1)
+    return f' (did you mean "{names[close[0]]}"?)' if close else ""
 
 
 def join(path: str, key: str) -> str:

@@ -1,10 +1,26 @@
-"""Files that are there wholly or not at all."""
+"""Files that are there wholly or not at all, and reading such as somebody else has named."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+MAX_SIZE = 4 << 20
+"""Bytes; a configuration of a thousand sites and rules needs a tenth of it."""
+
+
+def read_regular(path: Path) -> bytes:
+    """The contents of a regular file of a sane size; a pipe or a device would never end. Raises OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = file.read(MAX_SIZE + 1)
+    if len(data) > MAX_SIZE:
+        raise OSError(errno.EFBIG, f"longer than {MAX_SIZE >> 20} MiB", str(path))
+    return data
 
 
 def write_atomically(path: Path, data: bytes, mode: int) -> None:

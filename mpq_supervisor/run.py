@@ -31,6 +31,7 @@ from mpq_supervisor.notify import Notifier
 from mpq_supervisor.orders import WorkerChange
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.portal_process import PortalProcess
+from mpq_supervisor.requests import SOCKET_NAME
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.store import Store
 from mpq_supervisor.survivors import find
@@ -40,6 +41,9 @@ from mpq_worker.contract import ExitCode
 from mpq_worker.errors import HostFault
 
 NICE = -10
+NEEDED = {pyprctl.Cap.NET_ADMIN, pyprctl.Cap.SETUID, pyprctl.Cap.SETGID, pyprctl.Cap.KILL}
+"""Capabilities: for the network, for workers with uids of their own, and to end these."""
+MAX_SOCKET_PATH = 107
 LEAVE = signal.SIGUSR1
 """Ends the supervisor alone (`RestartKillSignal=` of the unit); SIGTERM and SIGINT stop everything."""
 
@@ -77,6 +81,7 @@ class _Supervisor:
         self._portal: PortalProcess
 
     async def run(self) -> None:
+        _demand(self._directory)
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -159,6 +164,17 @@ def _adopt_portal(register: Register, weights: Weights | None, pid: int | None) 
     register.besides = frozenset() if pid is None else frozenset({pid})
     if pid is not None and weights is not None:
         weights.assign(pid, None)
+
+
+def _demand(directory: Path) -> None:
+    """What no host may lack, before anything is touched. Raises HostFault."""
+    path = directory / SOCKET_NAME
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise HostFault(f"{path}: longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have")
+    missing = NEEDED - pyprctl.CapState.get_current().effective
+    if missing:
+        names = ", ".join(sorted(f"CAP_{cap.name}" for cap in missing))
+        raise HostFault(f"missing capabilities: {names}; the unit gives them, and root has them")
 
 
 def _take_precedence() -> None:

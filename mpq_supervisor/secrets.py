@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from mpq_supervisor.files import write_atomically
+from mpq_supervisor.files import read_regular, write_atomically
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan
 from mpq_supervisor.signer import Signer
 from mpq_worker.contract import Credentials
@@ -25,9 +25,10 @@ class Secrets:
         identity = plan.identity
         try:
             self.credentials = Credentials(
-                ca=Path(identity.ca).read_text(), certificate=Path(identity.certificate).read_text()
+                ca=read_regular(Path(identity.ca)).decode(),
+                certificate=read_regular(Path(identity.certificate)).decode(),
             )
-            self.signer = Signer(Path(identity.key).read_bytes(), plan.role)
+            self.signer = Signer(read_regular(Path(identity.key)), plan.role)
             self._reset_key = _hub_key(Path(plan.supervisor.state_directory)) if plan.role == "hub" else b""
         except OSError as error:
             raise HostFault(f"{error.filename}: {error.strerror}") from error

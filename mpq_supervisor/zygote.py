@@ -235,7 +235,7 @@ class Zygote:
             log.error(
                 "zygote lost: %s; %d workers go on",
                 explain(status),
-                len(self._alive),
+                len(self._alive) + sum(process.pid is not None for process in self._adopted.values()),
                 extra=marks(Kind.SUPERVISOR, reason="zygote"),
             )
             if self._answered:

@@ -381,7 +381,8 @@ class Session:
         alert = event.error_code - CRYPTO_ERROR
         expired = not application and alert == AlertDescription.certificate_expired
         return Closed(
-            event.reason_phrase or f"closed with code {event.error_code:#x}",
+            event.reason_phrase
+            or (f"closed with code {event.error_code:#x}" if event.error_code else "the other end stopped"),
             refused=application,
             clock=expired and "not valid yet" in event.reason_phrase,
         )

@@ -94,7 +94,7 @@ def _flow(stack: ExitStack, system: System, host: str, server: str, port: int = 
 def _lose(system: System, tunnel: str) -> None:
     begin = len(system.log("site"))
     system.lab.drop_all(system.deployment.flow(tunnel))
-    until(lambda: f"{tunnel}: its traffic is diverted" in system.log("site")[begin:])
+    until(lambda: f"{tunnel}: its traffic goes by others or is refused" in system.log("site")[begin:])
 
 
 def _carrier(system: System, flows: list[Flow]) -> str:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpq_supervisor import pki, schema
-from mpq_supervisor.config import MAX_SIZE, ConfigError, load, parse
+from mpq_supervisor.config import ConfigError, load, parse
+from mpq_supervisor.files import MAX_SIZE
 
 ROOT = Path(__file__).parents[2]
 SITE = (ROOT / "etc/site.toml").read_text()
@@ -117,7 +118,7 @@ SITE_MISTAKES = [
     (('address = "198.51.100.2" ', 'address = "0.0.0.0" '), "hub.address[0]", "no address of a host"),
     (('address = "198.51.100.2" ', 'address = "255.255.255.255" '), "hub.address[0]", "no address of a host"),
     (('address = "198.51.100.2" ', 'address = "fe80::1%wan4" '), "hub.address[0]", "no address of a host"),
-    (('name = "hub.example.net" ', r'name = "hub\u001b[31m" '), "hub.name", r'"hub\x1b[31m" is neither'),
+    (('name = "hub.example.net" ', r'name = "hub\u001b[31m" '), "hub.name", "holds a control character"),
     (('address = "198.51.100.2" ', 'address = "10.200.11.3" '), "inner.ipv4", "of wan[1] contains the hub's"),
     (('name = "hub.example.net" ', 'name = "hub example" '), "hub.name", "neither a host name"),
     (('"10.200.10.0/24"', '"10.200.10.1/24"'), "inner.ipv4", "has host bits set"),
@@ -275,6 +276,17 @@ def test_not_toml_says_where() -> None:
     assert "at line 2, column 5" in line
 
 
+def test_toml_that_its_parser_gives_up_on_is_no_toml() -> None:
+    assert problems_of("a = " + "[" * 100_000) == ["not TOML: nested too deeply"]
+    (line,) = problems_of("a = " + "9" * 100_000)
+    assert line.startswith("not TOML: Exceeds the limit")
+
+
+def test_text_holds_no_control_character() -> None:
+    text = changed(SITE, ("[supervisor]", '[supervisor]\ncontrol_group = "a\\u0000b"'))
+    assert problems_of(text) == ["supervisor.control_group: holds a control character"]
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -380,6 +392,22 @@ def test_load_refuses_garbage(tmp_path: Path, authority: pki.Credential) -> None
     assert _loading(path) == [
         "identity.key: DIR/ship1.key: no unencrypted P-256 private key in PEM",
         "identity.ca: DIR/ca.crt: no certificate in PEM",
+    ]
+
+
+def test_load_refuses_credentials_that_never_end_and_a_ca_that_is_none(
+    tmp_path: Path, authority: pki.Credential
+) -> None:
+    path = _write(tmp_path, SITE, "ship1", authority, pki.issue_site(authority, "ship1"))
+    (tmp_path / "ca.crt").write_bytes((tmp_path / "ship1.crt").read_bytes())
+    assert _loading(path) == ["identity.ca: DIR/ca.crt: holds a certificate that is no CA's"]
+    (tmp_path / "ship1.key").unlink()
+    os.mkfifo(tmp_path / "ship1.key", 0o600)
+    (tmp_path / "ca.crt").unlink()
+    (tmp_path / "ca.crt").symlink_to("/dev/zero")
+    assert _loading(path) == [
+        "identity.key: DIR/ship1.key: not a regular file",
+        "identity.ca: DIR/ca.crt: not a regular file",
     ]
 
 

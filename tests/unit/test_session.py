@@ -296,7 +296,7 @@ def test_the_reason_arrives(pair: Pair, reason: str) -> None:
     pair.exchange(0.1)
     (event,) = closed(pair.events[pair.site])
     assert event.refused is bool(reason)
-    assert event.reason == (reason or "closed with code 0x0")
+    assert event.reason == (reason or "the other end stopped")
     assert [type(e) for e in pair.events[pair.hub]][-1] is Closed
     assert pair.hub.poll_timeout() is None
 

@@ -72,7 +72,7 @@ def test_delay_is_kept_by_each_wan_for_every_kind_of_probe(lab: Lab) -> None:
         assert (window.sent, window.lost, report.duplicated) == (50, 0, 0), name
         expected = 60 if name.startswith("6") else 20
         fastest = min(rtt for rtt in report.rtt_us if rtt is not None) / 1000  # the others may have waited for a CPU
-        assert expected - 0.1 <= fastest <= expected + 1, name
+        assert expected - 0.5 <= fastest <= expected + 1, name
 
 
 def test_loss_hits_the_flow_it_is_aimed_at_and_not_its_neighbour(lab: Lab) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from mpq_supervisor import __version__
 from mpq_supervisor.config import ConfigError, accept, read
 from mpq_supervisor.ctl import ask
-from mpq_supervisor.files import write_atomically
+from mpq_supervisor.files import read_regular, write_atomically
 from mpq_supervisor.plan import make_plan
 from mpq_supervisor.portal_process import history_directory
 from mpq_supervisor.requests import SOCKET_NAME, Request, Verb
@@ -189,7 +189,7 @@ def _known(text: str, state: Path) -> set[str]:
     found: set[str] = set()
     for name in (*secret_files(text), str(state / "reset.key")):
         try:
-            content = Path(name).read_bytes()
+            content = read_regular(Path(name))
         except OSError:
             continue
         found.update(pieces(content.decode(errors="replace")))

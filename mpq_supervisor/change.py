@@ -127,7 +127,7 @@ class Configuration:
         strange = [f"{path}: no field of {name}" for path in changes if path not in known]
         if strange:
             raise ChangeRefused(strange)
-        if self._kept.exists() or self._read() != self.text:
+        if _is_there(self._kept) or self._read() != self.text:
             raise FileDiffers([f"{self._path} is not what runs: reload or commit it first"])
         try:
             examined = self._examine(edit(self.text, changes))

@@ -133,9 +133,8 @@ class Host:
         if down == self._down:
             return
         for name in down ^ self._down:
-            self._log.info(
-                "%s: %s", name, "its traffic goes by others or is refused" if name in down else "has its traffic back"
-            )
+            what = "its traffic goes by others or is refused" if name in down else "has its traffic back"
+            self._log.info("%s: %s", name, what)
         self._down = down
         self._on_change(nftables=False)
 

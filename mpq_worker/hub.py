@@ -129,11 +129,10 @@ class HubTunnel(Endpoint):
         """The configuration changed: who is no longer in it, or in another way, is cut off."""
         self._sites = {site.identity: site for site in sites}
         for peer, guest in list(self._guests.items()):
-            entry = self._sites.get(guest.site.identity) if guest.site is not None else None
-            if guest.site is not None and entry != guest.site:
-                what = "is revoked or gone from" if entry is None else "has changed in"
-                text = f"{guest.site.name} {what} the hub's configuration"
-                self._refuse(peer, Refusal.REVOKED, text, now)
+            if guest.site is None or (entry := self._sites.get(guest.site.identity)) == guest.site:
+                continue
+            what = "is revoked or gone from" if entry is None else "has changed in"
+            self._refuse(peer, Refusal.REVOKED, f"{guest.site.name} {what} the hub's configuration", now)
 
     def report(self, now: float) -> Report:
         status = [

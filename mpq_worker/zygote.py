@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
 import pyprctl
 from cryptography.hazmat.backends import default_backend
 
@@ -46,6 +47,11 @@ from mpq_worker.contract import (
     ToZygote,
 )
 from mpq_worker.isolation import build_filter, isolate
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A spare's word: it is warm, and waits for its order."""
+
 
 WorkerMain = Callable[[Channel[ToWorker]], int]
 """What a worker runs once isolated; returns its exit code."""
@@ -68,7 +74,7 @@ class Zygote:
         self._warm = warm
         self._program = build_filter()
         self._children: dict[int, int] = {}  # pidfd → pid
-        self._spare: tuple[int, Channel[Started]] | None = None  # its pidfd, and where it waits once it has said so
+        self._spare: tuple[int, Channel[Waiting]] | None = None  # its pidfd, and where it waits once it has said so
         self._pause = SPARE_PAUSE[0]
         self._poll = select.poll()
 
@@ -121,7 +127,7 @@ class Zygote:
     def _make_spare(self) -> None:
         ours, theirs = pair()
         with theirs:
-            self._spare = self._spawn(lambda: self._stand_by(theirs.fileno())), Channel[Started](ours, Started)
+            self._spare = self._spawn(lambda: self._stand_by(theirs.fileno())), Channel[Waiting](ours, Waiting)
 
     def _order_spare(self, order: Fork, worker_fd: int) -> int | None:
         """The pidfd of the spare, which has its order; None if there is none that waits for one."""
@@ -196,7 +202,7 @@ class Zygote:
         self._warm()
         gc.collect()
         gc.freeze()
-        orders.send(Started(os.getpid(), CONTRACT_VERSION))
+        orders.send(Waiting())
         select.select([orders], [], [])
         received = orders.receive()
         orders.close()

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from mpq_supervisor import logs
+from mpq_supervisor.files import read_regular
 from mpq_supervisor.portal import privileges
 from mpq_supervisor.portal.messages import Message, Setup
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault
@@ -94,7 +95,7 @@ def _secret(setup: Setup) -> bytes:
     if setup.webhook is None:
         return b""
     try:
-        return Path(setup.webhook.secret_file).read_bytes().strip()
+        return read_regular(Path(setup.webhook.secret_file)).strip()
     except OSError as error:
         raise _Unusable(f"{setup.webhook.secret_file}: {error.strerror}") from error
 

@@ -7,6 +7,7 @@ The TUNs have no workers: the tests read and write them in their place.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -144,6 +145,15 @@ def lan_socket(net: Net, source: str, kind: int = socket.SOCK_DGRAM, dscp: int =
         sock.setblocking(False)
         sock.bind((source, 0))
         return sock
+
+
+def is_told_no(net: Net) -> bool:
+    """Whether a LAN host's packet of class critical is answered with `host unreachable`."""
+    with lan_socket(net, "172.16.1.9") as sock:
+        sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+        sock.connect((SERVER, 5060))
+        sock.send(b"x")
+        return wait_for(lambda: sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EHOSTUNREACH)
 
 
 def provoke(net: Net) -> None:

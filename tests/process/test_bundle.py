@@ -75,6 +75,17 @@ def test_no_secret_is_inside(
     assert "(removed)" in parts["one/logs/mpq"]
 
 
+def test_a_key_that_is_a_pipe_is_not_waited_for(tmp_path: Path, config: Path, pki_directory: Path) -> None:
+    key = pki_directory / "ship1.key"
+    key.rename(tmp_path / "elsewhere")
+    os.mkfifo(key, 0o600)
+    try:
+        parts = make(tmp_path / "pipe.tar.gz", config, tmp_path)
+    finally:
+        (tmp_path / "elsewhere").rename(key)
+    assert "not a regular file" in parts["pipe/config/problems"]
+
+
 def test_of_a_dead_supervisor(tmp_path: Path, config: Path) -> None:
     parts = make(tmp_path / "two.tar.gz", config, tmp_path)
     assert parts["two/state/status.json"].startswith("cannot be had: ")

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mpq_supervisor.journald import Journal, encode
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "socket"))
-        sock.settimeout(5)
-        yield sock
 
 
 def test_values_with_lines_carry_their_length() -> None:

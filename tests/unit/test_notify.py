@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mpq_supervisor.notify import Notifier
 
 
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(1)
-        yield sock
-
-
-def test_messages(manager: socket.socket) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "10000000"})
+def test_messages(daemon: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": daemon.getsockname(), "WATCHDOG_USEC": "10000000"})
     notifier.ready()
     notifier.status("9 UP")
     notifier.status("9 UP")
     notifier.watchdog()
     notifier.reloading()
     notifier.stopping()
-    heard = [manager.recv(200).decode() for _ in range(5)]
+    heard = [daemon.recv(200).decode() for _ in range(5)]
     assert heard[:3] == ["READY=1", "STATUS=9 UP", "WATCHDOG=1"]
     assert heard[3].startswith("RELOADING=1\nMONOTONIC_USEC=")
     assert heard[4] == "STOPPING=1"
@@ -46,11 +36,11 @@ def test_abstract_socket() -> None:
 
 
 @pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}])
-def test_nobody_watches(manager: socket.socket, watchdog: dict[str, str]) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname(), **watchdog})
+def test_nobody_watches(daemon: socket.socket, watchdog: dict[str, str]) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": daemon.getsockname(), **watchdog})
     notifier.watchdog()
     notifier.stopping()
-    assert manager.recv(100) == b"STOPPING=1"
+    assert daemon.recv(100) == b"STOPPING=1"
     notifier.close()
 
 
@@ -61,10 +51,10 @@ def test_nobody_listens() -> None:
 
 
 def test_a_manager_that_is_gone_does_not_bring_us_down(
-    manager: socket.socket, caplog: pytest.LogCaptureFixture
+    daemon: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "10000000"})
-    manager.close()
+    notifier = Notifier({"NOTIFY_SOCKET": daemon.getsockname(), "WATCHDOG_USEC": "10000000"})
+    daemon.close()
     notifier.watchdog()
     assert "service manager" in caplog.text
     notifier.close()

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,6 @@ from mpq_supervisor.notify import Notifier
 from mpq_supervisor.store import Store, slot_name
 from mpq_supervisor.survivors import find
 from mpq_worker.contract import CONTRACT_VERSION
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(1)
-        yield sock
 
 
 def inherit(monkeypatch: pytest.MonkeyPatch, names: list[str], fds: list[int], pid: int | None = None) -> Store:
@@ -46,23 +37,23 @@ def is_open(fd: int) -> bool:
     return Path(f"/proc/self/fd/{fd}").exists()
 
 
-def test_what_is_put_is_sent_once_with_its_name(manager: socket.socket) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+def test_what_is_put_is_sent_once_with_its_name(daemon: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": daemon.getsockname()})
     store = Store(notifier, {})
     assert store.lasts
     with open("/dev/null") as null:
         store.put("tun/cr1", null.fileno())
         store.put("tun/cr1", null.fileno())
-        data, fds, _, _ = socket.recv_fds(manager, 200, 4)
+        data, fds, _, _ = socket.recv_fds(daemon, 200, 4)
         assert data.decode().split("\n") == ["FDSTORE=1", "FDNAME=tun/cr1", "FDPOLL=0"]
         assert os.fstat(fds[0]) == os.fstat(null.fileno())
         os.close(fds[0])
     store.drop("tun/cr1")
     store.drop("tun/cr1")
-    assert manager.recv(200) == b"FDSTOREREMOVE=1\nFDNAME=tun/cr1"
-    manager.setblocking(False)
+    assert daemon.recv(200) == b"FDSTOREREMOVE=1\nFDNAME=tun/cr1"
+    daemon.setblocking(False)
     with pytest.raises(BlockingIOError):
-        manager.recv(200)
+        daemon.recv(200)
     notifier.close()
 
 
@@ -97,13 +88,13 @@ def test_an_address_is_a_name_without_colons() -> None:
     assert slot_name("2001:db8::1", 45010, 3) == "slot/45010/3/2001_db8__1"
 
 
-def test_a_note_is_stored_anew_when_it_changes(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+def test_a_note_is_stored_anew_when_it_changes(daemon: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": daemon.getsockname()})
     store = Store(notifier, {})
     assert store.recall("nft/guard") == ""
     for text in ("one", "one", "two"):
         store.note("nft/guard", text)
-    heard = [socket.recv_fds(manager, 200, 4)[:2] for _ in range(3)]
+    heard = [socket.recv_fds(daemon, 200, 4)[:2] for _ in range(3)]
     assert [data.split(b"\n")[0] for data, _ in heard] == [b"FDSTORE=1", b"FDSTOREREMOVE=1", b"FDSTORE=1"]
     notifier.close()
     fds = [fd for _, fds in heard for fd in fds]

@@ -256,8 +256,8 @@ class Fleet:
                 continue
             try:
                 rss = psutil.Process(worker.process.pid).memory_info().rss
-            except psutil.NoSuchProcess:
-                continue  # its end is about to be told
+            except (psutil.NoSuchProcess, OSError):
+                continue  # its end is about to be told; or we have no descriptor left to look
             if rss > limit:
                 worker.feed(happenings.MemoryExceeded(rss))
 

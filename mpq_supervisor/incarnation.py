@@ -44,6 +44,8 @@ STARVED = 3
 """Heartbeat timeouts more that a worker gets which is not stopped but late."""
 FORGET_BUDGET = 10_000
 """More than a channel can hold."""
+REBIND_PAUSE = 1.0
+"""Seconds until a socket is asked for again that this host could not give, though the WAN is there."""
 READ_BUDGET = 32
 """Messages taken from one worker per wake-up, so that a chatty one cannot starve the others."""
 
@@ -189,7 +191,10 @@ class Incarnation:
             self.configured = self.send(hub, *fds)
         elif (pair_of_fds := around.network.tunnel_fds(entry, self.generation)) is None:
             reason = obstacle(entry, around.network.links.get(entry.wan))
-            self._owner.on_obstacle(self, reason or f"{entry.wan}: {entry.interface} cannot be bound")
+            if reason:
+                self._owner.on_obstacle(self, reason)
+            else:  # the host's own trouble: nobody will tell when it is over
+                self._owner.on_unfit(self, f"{entry.wan}: {entry.interface} cannot be bound")
         else:
             site = configure_site(entry, around.plan, credentials, _peer(pair_of_fds[1]))
             site = msgspec.structs.replace(site, standby=self.standby)
@@ -201,6 +206,8 @@ class Incarnation:
             fd = self._around.network.rebind(self.entry, self.generation)
             if fd is not None:
                 self.send(Rebind(_peer(fd)), fd)
+            elif not obstacle(self.entry, self._around.network.links.get(self.entry.wan)):
+                self._around.loop.call_later(REBIND_PAUSE, self.rebind)  # as in `configure`
 
     def lead(self) -> None:
         """It is the one to read the TUN."""

@@ -84,8 +84,8 @@ class Register:
         now = frozenset(pids) | self.besides
         if now == self._written:
             return
-        children = tuple(Child(pid, started) for pid in sorted(now) if (started := start_time(pid)))
         try:
+            children = tuple(Child(pid, started) for pid in sorted(now) if (started := start_time(pid)))
             write_atomically(self._path, msgspec.json.encode(_Record(_boot(), children)), 0o600)
             self._written, self._failing = now, False
         except OSError as error:

@@ -39,6 +39,7 @@ from mpq_worker.contract import (
     SetSites,
     Signature,
     SignRequest,
+    SiteStatus,
     Standing,
     Started,
     Stop,
@@ -211,17 +212,26 @@ class Worker:
 
     def _fork(self) -> None:
         lost = self._last_report.sites if self.life.last_exit != ExitCode.OK else ()
-        self.leader = Incarnation(self.entry, self._generation, self._around, self, lost=lost)
-        if not self.leader.order():
-            self.leader = None
+        self.leader = self._ordered(self._generation, lost=lost)
+        if self.leader is None:
             # Not from inside a step: the answer to Fork is an event of its own.
             self._around.loop.call_soon(self.feed, happenings.Exited(None))
 
     def _fork_successor(self) -> None:
-        self.other = Incarnation(self.entry, 1 - self._generation, self._around, self, standby=True)
-        if not self.other.order():
-            self.other = None
-            self._around.loop.call_soon(self.feed, happenings.SuccessorLost("there is no zygote to fork it"))
+        self.other = self._ordered(1 - self._generation, standby=True)
+        if self.other is None:
+            self._around.loop.call_soon(self.feed, happenings.SuccessorLost("it could not be forked"))
+
+    def _ordered(
+        self, generation: int, *, standby: bool = False, lost: tuple[SiteStatus, ...] = ()
+    ) -> Incarnation | None:
+        """A process on its way; None where there is no zygote to fork it, or no descriptor for its channel."""
+        try:
+            one = Incarnation(self.entry, generation, self._around, self, standby=standby, lost=lost)
+        except OSError as error:
+            log.error("%s: %s", self.name, error.strerror)
+            return None
+        return one if one.order() else None
 
     def _retire(self) -> None:
         if self.other is not None:

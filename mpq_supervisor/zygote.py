@@ -74,8 +74,8 @@ class Process:
         """Whether it is stopped by a signal or a debugger, as opposed to waiting for a CPU or for something to do."""
         try:
             return self.pid is not None and psutil.Process(self.pid).status() in _STOPPED
-        except psutil.NoSuchProcess:
-            return False  # its end is about to be told
+        except (psutil.NoSuchProcess, OSError):
+            return False  # its end is about to be told; or we have no descriptor left to look
 
     def begin(self, pid: int, pidfd: int) -> None:
         """The zygote has forked it."""
@@ -134,17 +134,18 @@ class Zygote:
         return self._popen.pid if self._popen else None
 
     def start(self) -> None:
-        """Executes a zygote; orders may follow at once, they wait in its channel."""
+        """Executes a zygote; orders may follow at once, they wait in its channel. Raises OSError."""
         ours, theirs = pair()
         with theirs:
-            self._popen = subprocess.Popen(
+            popen = subprocess.Popen(
                 [*self._command, "--fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # standard error: ours is for nobody but the log
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor; no setsid, see ARCHITECTURE 2
             )
-        self._pidfd = os.pidfd_open(self._popen.pid)
+        self._pidfd = os.pidfd_open(popen.pid)
+        self._popen = popen
         self._channel = Channel[FromZygote](ours, FromZygote)
         self._answered = False
         self._gone.clear()
@@ -164,7 +165,7 @@ class Zygote:
         """Pings, kills a zygote that does not answer, starts the next one when it is time."""
         if self._popen is None:
             if not self._closing and now >= self._respawn_at:
-                self.start()
+                self._begin()
         elif now - self._heard > (PONG_TIMEOUT if self._answered else START_TIMEOUT):
             log.error("zygote %d does not answer: killed", self._popen.pid)
             self._kill()
@@ -189,6 +190,14 @@ class Zygote:
         killer = self._loop.call_later(CLOSE_TIMEOUT, self._kill)
         await self._gone.wait()
         killer.cancel()
+
+    def _begin(self) -> None:
+        """Starts the next one, or tries again later where the host has no descriptor or no process left."""
+        try:
+            self.start()
+        except OSError as error:
+            log.error("no zygote: %s", error.strerror)
+            self._respawn_at = self._loop.time() + START_PAUSE
 
     def _receive(self) -> None:
         assert self._channel is not None
@@ -239,7 +248,7 @@ class Zygote:
                 extra=marks(Kind.SUPERVISOR, reason="zygote"),
             )
             if self._answered:
-                self.start()
+                self._begin()
         orphans, self._alive = self._alive, {}
         for pid, process in orphans.items():
             self._adopted[pid] = process

@@ -34,7 +34,7 @@ def batch(lines: Iterable[str], command: Iterable[str] = ("ip",)) -> None:
 
 def feed(argv: list[str], text: str) -> None:
     """Run a command with `text` as its input. Raises `RuntimeError` with what it said on failure."""
-    done = subprocess.run(argv, input=text, text=True, capture_output=True, check=False)
+    done = subprocess.run(argv, input=text, text=True, capture_output=True, check=False, process_group=0)
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}\n{text}")
 

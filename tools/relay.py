@@ -41,7 +41,9 @@ class Relay:
         if not BINARY.exists():
             raise RuntimeError(f"{BINARY} is missing: run `make build/relay`")
         argv = [*command, str(BINARY), str(seed), *(f"{a}:{b}" for a, b in pairs)]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+        )
         self._lines = {port: Line() for pair in pairs for port in pair}
         self._expect("ready")
 

@@ -88,15 +88,18 @@ class Stage:
         return f"{self.prefix}-{role}"
 
     def exec(self, role: str, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
-        """Start a command in a namespace; it ends with the stage at the latest. `popen` is `subprocess.Popen`'s."""
-        process = subprocess.Popen([*namespaces.enter(self.name(role)), *argv], **popen)
+        """Start a command in a namespace; it ends with the stage at the latest, and not by a terminal's Ctrl-C.
+
+        `popen` is `subprocess.Popen`'s.
+        """
+        process = subprocess.Popen([*namespaces.enter(self.name(role)), *argv], process_group=0, **popen)
         self._started.append(process)
         return process
 
     def run(self, role: str, argv: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in a namespace to its end and return its output. Raises `CalledProcessError` if `check`."""
         command = [*namespaces.enter(self.name(role)), *argv]
-        return subprocess.run(command, capture_output=True, text=True, check=check)
+        return subprocess.run(command, capture_output=True, text=True, check=check, process_group=0)
 
     def capture(self, role: str, device: str, expression: str) -> Capture:
         """Count the packets on an interface that match a pcap filter, from now until `stop`."""
@@ -128,6 +131,8 @@ class Stage:
 
     def ctl(self, side: str, verb: Verb, *names: str, wait: float = 0.0) -> Response:
         """What `mpq-supervisor ctl --json` of one end prints. Raises OSError when no supervisor answers."""
+        if side not in self._products:
+            raise ConnectionError(f"no supervisor runs at the {side}")
         return self._products[side].ctl(verb, *names, wait=wait)
 
     def wait_up(self, seconds: float = 15.0) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from mpq_supervisor.lifecycle import State
 from mpq_supervisor.status import HostStatus, WorkerStatus
 from tools import namespaces
@@ -16,7 +18,7 @@ from tools.lab_config import Deployment
 from tools.product import Product, Side
 from tools.setns import inside
 from tools.topology import Role
-from tools.wait import end, until
+from tools.wait import Held, end, until
 
 SIDES: tuple[Side, ...] = ("hub", "site")
 
@@ -30,6 +32,7 @@ class System:
         self.tunnels = deployment.tunnels
         self.products: dict[Side, Product] = {}
         self.configs: dict[Side, Path] = {"site": deployment.site, "hub": deployment.hub}
+        self.misses = 0  # see `holding`
 
     # ------------------------------------------------------------ running
 
@@ -61,8 +64,11 @@ class System:
     # ------------------------------------------------------------ looking
 
     def status(self, side: Side) -> HostStatus:
-        """What `ctl status` says. Raises OSError when no supervisor answers."""
-        response = self.lab.ctl(side, "status")
+        """What `ctl status` says. Raises OSError when no supervisor answers, or not to the end."""
+        try:
+            response = self.lab.ctl(side, "status")
+        except msgspec.MsgspecError as error:
+            raise ConnectionError(f"{side}: {error}") from error
         assert response.status is not None
         return response.status
 
@@ -73,6 +79,42 @@ class System:
     def pids(self, side: Side) -> dict[str, int]:
         """The pid of every worker of one end; all must have one."""
         return {name: pid_of(worker) for name, worker in self.workers(side).items()}
+
+    def hold(self, side: Side, name: str) -> Held:
+        """A process of one end, to be closed by the caller: a worker, the `zygote` or the `supervisor`.
+
+        One that goes before we have it was not the one: the next one is waited for, and `misses` counts it.
+        """
+        found: list[Held] = []
+
+        def have() -> bool:
+            found.extend(self._hold(side, name))
+            return bool(found)
+
+        until(have, lambda: f"{side} has no {name}")
+        return found[0]
+
+    def _hold(self, side: Side, name: str) -> list[Held]:
+        """The process, if it is there, and still the one when we have it; nobody otherwise."""
+        pid = self._pid(side, name)
+        if pid is None:
+            return []
+        try:
+            held = Held(pid)
+        except ProcessLookupError:
+            self.misses += 1
+            return []
+        if not held.ended and self._pid(side, name) == pid:
+            return [held]
+        held.close()
+        self.misses += 1
+        return []
+
+    def _pid(self, side: Side, name: str) -> int | None:
+        if name == "supervisor":
+            return self.products[side].pid
+        status = self.status(side)
+        return status.zygote_pid if name == "zygote" else {w.name: w.pid for w in status.workers}[name]
 
     def until_state(self, side: Side, state: State, *names: str) -> dict[str, WorkerStatus]:
         """Wait for workers (all, without a name) to be in a state."""

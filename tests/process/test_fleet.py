@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -249,6 +250,53 @@ def test_killed_zygote_costs_no_worker(run: Run, site_plan: HostPlan, tmp_path: 
         run(body())
     finally:
         pyprctl.set_child_subreaper(False)
+
+
+def test_without_descriptors_it_is_tried_again_until_there_are_some(
+    run: Run, site_plan: HostPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker and the zygote die while the supervisor can open nothing: no channel, no file of /proc."""
+
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            pids = await rig.pids()
+            zygote = rig.zygote.pid
+            assert zygote
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                os.kill(zygote, signal.SIGKILL)
+                os.kill(pids["br2"], signal.SIGKILL)
+                await rig.until(lambda: rig.states()["br2"] == "BACKOFF" and "no zygote" in caplog.text)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await rig.all_in("UP")
+            assert rig.pid("br2") != pids["br2"]
+
+    run(body())
+
+
+def test_a_socket_that_cannot_be_had_is_asked_for_again(
+    run: Run, site_plan: HostPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The WAN is there, so that nobody will tell when the host can give one."""
+    monkeypatch.setattr("mpq_supervisor.incarnation.REBIND_PAUSE", 0.05)
+
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            pids = await rig.pids()
+            with monkeypatch.context() as patch:
+                patch.setattr(rig.network, "tunnel_fds", lambda tunnel, generation: None)
+                patch.setattr(rig.network, "rebind", lambda tunnel, generation: None)
+                rig.fleet.workers["br1"].look_at_link()  # as when its WAN got another address
+                os.kill(pids["br2"], signal.SIGKILL)
+                await rig.until(lambda: rig.states()["br2"] == "BACKOFF")
+            assert "cannot be bound" in rig.fleet.workers["br2"].life.reason
+            await rig.all_in("UP")
+            await rig.until(lambda: rig.network.rebinds == 1)
+            assert rig.pid("br1") == pids["br1"]
+
+    run(body())
 
 
 @pytest.mark.parametrize("ahead", [1, 2])

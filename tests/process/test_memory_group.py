@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tools.chaos.memory import MemoryGroup
+from tools.wait import Held
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -30,7 +31,8 @@ def test_only_the_victim_is_killed() -> None:
             assert process.stdout.readline() == b"ready\n"
         victim = processes.pop(1)
         try:
-            group.exhaust(victim.pid)
+            with Held(victim.pid) as held:
+                group.exhaust(held)
         finally:
             states = [process.poll() for process in processes]
             for process in (victim, *processes):

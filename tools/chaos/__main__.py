@@ -6,8 +6,9 @@
 
 The plan comes from the seed alone and is printed as it goes. After each fault both ends must be UP within the bound
 of its kind. Afterwards every probe of every tunnel is accounted for (`judge`), and the hosts are compared with what
-they were before (`inventory`). The logs of both ends, and every fault with
-its damage (faults.log), are kept in build/chaos-logs.
+they were before (`inventory`). The logs of both ends, every fault with its damage (faults.log) and what was violated
+(violations.log) are kept in build/chaos-logs. SIGINT or SIGTERM ends the plan after the fault that is under way; what
+came until then is judged and written as always.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from mpq_supervisor.plan import make_plan as make_host_plan
 from tools.chaos import plot
 from tools.chaos.clock import Clock
 from tools.chaos.inject import Injector
-from tools.chaos.inventory import differences
-from tools.chaos.judge import judge
+from tools.chaos.judge import Verdict, judge
 from tools.chaos.kinds import BY_NAME, KINDS
 from tools.chaos.memory import MemoryGroup
 from tools.chaos.plan import Place, make_plan
 from tools.chaos.report import add_rows, by_kind, impact_lines, kinds_table
-from tools.chaos.run import SLOT, run, settled, whole
+from tools.chaos.run import SLOT, Interrupt, left_behind, run, settled, whole
 from tools.lab import Lab
 from tools.lab_config import Deployment, deploy
+from tools.probe_report import ProbeStream
 from tools.results import Results
 from tools.system import SIDES, System
 from tools.topology import SERVER, WANS
@@ -52,7 +53,7 @@ _AT_MOST = 100 * 3600.0
 
 
 def main(arguments: list[str]) -> int:
-    """0 if nothing was violated, 1 if something was, 2 for arguments that are none."""
+    """0 if nothing was violated, 1 if something was or the plan was interrupted, 2 for arguments that are none."""
     options = _parser().parse_args(arguments)
     kinds = [BY_NAME[name] for name in options.kinds] if options.kinds else KINDS
     count = options.faults or max(1, round(options.hours * 3600 / SLOT))
@@ -82,34 +83,52 @@ def main(arguments: list[str]) -> int:
         load = start_load(lab, "lan", "server", _load(deployment, options.mbit), _AT_MOST)
         injector = Injector(system, memory, clock)
         before = settled(system)
-        outcome = run(system, injector, plan, places, lambda line: _say(console, line))
+        interrupt = stack.enter_context(Interrupt())
+        outcome = run(system, injector, plan, places, lambda line: _say(console, line), interrupt)
         load.stop()
         streams, loads = probes.result(), load.result()
         injector.restore()
-        left = differences(before, settled(system))
+        left = left_behind(system, before)
         LOGS.mkdir(parents=True, exist_ok=True)
         for side in SIDES:
             shutil.copy(lab.directory / f"{side}.log", LOGS)
-    verdict = judge(outcome.events, streams)
-    violations = [*verdict.violations, *outcome.violations, *left]
-    results = Results.here()
+        # Inside: what is written now survives whatever the lab's end brings.
+        results = Results.here()
+        results.add("chaos.faults", [len(outcome.events)], "faults", target=count, better="higher")
+        results.add("chaos.hosts.violations", [len(outcome.violations) + len(left)], "violations", target=0)
+        results.add("chaos.victims.gone", [system.misses], "gone when a fault was to hit them")
+        results.add("chaos.cpu.idle", [outcome.idle], "1")
+        if loads:
+            ratios = [load.received_ratio for load in loads.values()]
+            results.add("chaos.load.received_ratio", ratios, f"1, at {options.mbit:g} Mbit/s per tunnel")
+        verdict = judge(outcome.events, streams)
+        violations = [*verdict.violations, *outcome.violations, *left]
+        _report(console, results, verdict, streams, violations, options.seed)
+    if interrupt.came:
+        console.print(f"interrupted after {len(outcome.events)} of {count} faults")
+    return 1 if violations or interrupt.came else 0
+
+
+def _report(
+    console: Console,
+    results: Results,
+    verdict: Verdict,
+    streams: list[ProbeStream],
+    violations: list[str],
+    seed: int,
+) -> None:
+    """Say and write all that came of it."""
     add_rows(results, verdict, streams)
-    results.add("chaos.hosts.violations", [len(outcome.violations) + len(left)], "violations", target=0)
-    results.add("chaos.cpu.idle", [outcome.idle], "1")
-    if loads:
-        ratios = [load.received_ratio for load in loads.values()]
-        results.add("chaos.load.received_ratio", ratios, f"1, at {options.mbit:g} Mbit/s per tunnel")
     results.write(OUTPUT)
-    outages = {kind: [i.outage_ms for i in impacts] for kind, impacts in by_kind(verdict.impacts).items()}
-    plot.plot_outages(PICTURE, outages, f"make chaos, seed {options.seed}, commit {results.meta.commit}")
     (LOGS / "faults.log").write_text("".join(f"{line}\n" for line in impact_lines(verdict.impacts)))
+    (LOGS / "violations.log").write_text("".join(f"{line}\n" for line in violations))
     console.print(kinds_table(verdict.impacts))
     for violation in violations:
-        console.print(f"VIOLATION {violation}", soft_wrap=True)
-    console.print(
-        f"{len(results.rows)} figures in {OUTPUT}, picture in {PICTURE}; CPU idle {100 * outcome.idle:.0f} %"
-    )
-    return 1 if violations else 0
+        console.print(f"VIOLATION {violation}", soft_wrap=True, markup=False, highlight=False)
+    outages = {kind: [i.outage_ms for i in impacts] for kind, impacts in by_kind(verdict.impacts).items()}
+    plot.plot_outages(PICTURE, outages, f"make chaos, seed {seed}, commit {results.meta.commit}")
+    idle = next(row.value for row in results.rows if row.id == "chaos.cpu.idle")
+    console.print(f"{len(results.rows)} figures in {OUTPUT}, picture in {PICTURE}; CPU idle {100 * idle:.0f} %")
 
 
 def places_of(deployment: Deployment) -> dict[str, Place]:

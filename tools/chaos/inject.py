@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
+from mpq_supervisor.requests import Code
 from tools.chaos.clock import Clock
 from tools.chaos.memory import MemoryGroup
 from tools.chaos.plan import Fault
 from tools.product import Side
 from tools.system import System
 from tools.topology import HUB, Flow
-from tools.wait import end, pause, until
+from tools.wait import end, pause
 
 JUMPS = (86_400.0, -1_800.0)
 """Seconds by which the wall clock jumps. Certificates are good from an hour before they are made."""
@@ -35,15 +36,15 @@ class Injector:
         self._moves = 0
         self._moved: set[int] = set()
         self._doers: dict[str, Callable[[Fault], None]] = {
-            "worker.kill": lambda fault: self._signal(fault, signal.SIGKILL),
-            "worker.segv": lambda fault: self._signal(fault, signal.SIGSEGV),
-            "worker.term": lambda fault: self._signal(fault, signal.SIGTERM),
-            "worker.stop": lambda fault: self._signal(fault, signal.SIGSTOP),
-            "worker.pause": lambda fault: self._pause(self._pid(fault), fault.seconds),
+            "worker.kill": lambda fault: self._end(fault.side, fault.victim, signal.SIGKILL),
+            "worker.segv": lambda fault: self._end(fault.side, fault.victim, signal.SIGSEGV),
+            "worker.term": lambda fault: self._end(fault.side, fault.victim, signal.SIGTERM),
+            "worker.stop": lambda fault: self._end(fault.side, fault.victim, signal.SIGSTOP),
+            "worker.pause": lambda fault: self._pause(fault.side, fault.victim, fault.seconds),
             "worker.restart": self._restart,
-            "zygote.kill": lambda fault: os.kill(self._zygote(fault.side), signal.SIGKILL),
-            "zygote.stop": lambda fault: os.kill(self._zygote(fault.side), signal.SIGSTOP),
-            "supervisor.pause": lambda fault: self._pause(self._system.products[fault.side].pid, fault.seconds),
+            "zygote.kill": lambda fault: self._end(fault.side, "zygote", signal.SIGKILL),
+            "zygote.stop": lambda fault: self._end(fault.side, "zygote", signal.SIGSTOP),
+            "supervisor.pause": lambda fault: self._pause(fault.side, "supervisor", fault.seconds),
             "supervisor.kill": lambda fault: self._end_supervisor(fault.side, signal.SIGKILL),
             "supervisor.segv": lambda fault: self._end_supervisor(fault.side, signal.SIGSEGV),
             "supervisor.stop": self._stop_supervisor,
@@ -74,28 +75,22 @@ class Injector:
 
     # ------------------------------------------------------------ processes
 
-    def _pid(self, fault: Fault) -> int:
-        return self._system.pids(fault.side)[fault.victim]
-
-    def _zygote(self, side: Side) -> int:
-        pid = self._system.status(side).zygote_pid
-        assert pid is not None
-        return pid
-
-    def _signal(self, fault: Fault, number: signal.Signals) -> None:
+    def _end(self, side: Side, name: str, number: signal.Signals) -> None:
         """Returns when the process is gone, which after SIGSTOP is the watchdog's work."""
-        pid = self._pid(fault)
-        os.kill(pid, number)
-        until(lambda: not psutil.pid_exists(pid))
+        with self._system.hold(side, name) as held:
+            held.send(number)
+            held.wait_end()
 
-    def _pause(self, pid: int, seconds: float) -> None:
-        os.kill(pid, signal.SIGSTOP)
-        pause(seconds)
-        with suppress(ProcessLookupError):  # the watchdog was faster
-            os.kill(pid, signal.SIGCONT)
+    def _pause(self, side: Side, name: str, seconds: float) -> None:
+        with self._system.hold(side, name) as held:
+            held.send(signal.SIGSTOP)
+            pause(seconds)
+            held.send(signal.SIGCONT)  # unless the watchdog was faster
 
     def _restart(self, fault: Fault) -> None:
-        self._lab.ctl(fault.side, "restart", fault.victim, wait=10)
+        response = self._lab.ctl(fault.side, "restart", fault.victim, wait=10)
+        if response.code is not Code.OK:
+            raise RuntimeError(f"{response.code.name}: {'; '.join(response.lines)}")
 
     def _end_supervisor(self, side: Side, number: signal.Signals) -> None:
         end(self._system.products[side].pid, number)
@@ -121,25 +116,26 @@ class Injector:
     # ------------------------------------------------------------ what a host runs short of
 
     def _fill_disk(self, fault: Fault) -> None:
-        pid = self._pid(fault)
         filler = self._lab.directory / fault.side / "filler"
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
         try:
-            os.kill(pid, signal.SIGKILL)
+            self._end(fault.side, fault.victim, signal.SIGKILL)
             pause(fault.seconds)
         finally:
             filler.unlink()
 
     def _exhaust_descriptors(self, fault: Fault) -> None:
-        pid, supervisor = self._pid(fault), self._system.products[fault.side].pid
-        with _limited(supervisor, len(os.listdir(f"/proc/{supervisor}/fd"))):
-            os.kill(pid, signal.SIGKILL)
+        supervisor = self._system.products[fault.side].pid
+        limit = len(os.listdir(f"/proc/{supervisor}/fd"))
+        with self._system.hold(fault.side, fault.victim) as held, _limited(supervisor, limit):
+            held.send(signal.SIGKILL)
             pause(fault.seconds)
 
     def _exhaust_memory(self, fault: Fault) -> None:
-        self._memory[fault.side].exhaust(self._pid(fault))
+        with self._system.hold(fault.side, fault.victim) as held:
+            self._memory[fault.side].exhaust(held)
 
     def _set_clock(self, fault: Fault) -> None:
         self._clock.set(JUMPS[fault.number % len(JUMPS)])

@@ -33,7 +33,7 @@ class Inventory(msgspec.Struct, frozen=True):
 
 
 def take_inventory(system: System) -> Inventory:
-    """Look at both hosts now."""
+    """Look at both hosts now. Raises OSError where no supervisor answers; who does not run is left out."""
     descriptors, memory = {}, {}
     network: dict[str, list[str]] = {}
     processes: dict[str, int] = {}
@@ -41,9 +41,10 @@ def take_inventory(system: System) -> Inventory:
         status = system.status(side)
         named = {"supervisor": status.pid, "zygote": status.zygote_pid, **{w.name: w.pid for w in status.workers}}
         for name, pid in named.items():
-            assert pid is not None, f"{side} {name} does not run"
-            descriptors[f"{side} {name}"] = _descriptors(pid)
-            memory[f"{side} {name}"] = psutil.Process(pid).memory_info().rss
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):  # it went just now
+                if pid is not None:
+                    rss, fds = psutil.Process(pid).memory_info().rss, _descriptors(pid)
+                    memory[f"{side} {name}"], descriptors[f"{side} {name}"] = rss, fds
         processes[side] = len(namespaces.pids([system.lab.name(side)]))
         rules = system.lab.run(side, ["nft", "-s", "-t", "list", "ruleset"]).stdout.splitlines()
         state = {what: lines for what, lines in system.state_of(side).items() if what != "processes"}
@@ -57,14 +58,15 @@ def differences(before: Inventory, after: Inventory) -> list[str]:
 
     Fewer descriptors are no leak: a zygote keeps one for each worker that it forked itself.
     """
-    told = []
+    told = [f"{name} does not run" for name in before.memory.keys() - after.memory.keys()]
     for name, kinds in before.descriptors.items():
-        leaked = Counter(after.descriptors[name]) - Counter(kinds)
+        leaked = Counter(after.descriptors.get(name)) - Counter(kinds)
         if leaked:
             told.append(f"{name}: descriptors {_difference(Counter(), leaked)}")
     for name, resident in before.memory.items():
-        if after.memory[name] > resident * (1 + MEMORY_GROWTH) + MEMORY_SLACK:
-            told.append(f"{name}: grew from {resident / 1e6:.1f} to {after.memory[name] / 1e6:.1f} MB")
+        grown = after.memory.get(name, 0)
+        if grown > resident * (1 + MEMORY_GROWTH) + MEMORY_SLACK:
+            told.append(f"{name}: grew from {resident / 1e6:.1f} to {grown / 1e6:.1f} MB")
     for side, count in before.processes.items():
         if after.processes[side] != count:
             told.append(f"{side}: {after.processes[side]} processes, {count} before")
@@ -77,7 +79,7 @@ def differences(before: Inventory, after: Inventory) -> list[str]:
 def _descriptors(pid: int) -> dict[str, int]:
     kinds: Counter[str] = Counter()
     for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):  # it was open for a moment only
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it was open for a moment only
             kinds[_NUMBER.sub("", os.readlink(f"/proc/{pid}/fd/{fd}"))] += 1
     return dict(kinds)
 

@@ -26,7 +26,6 @@ def add_rows(results: Results, verdict: Verdict, streams: Sequence[ProbeStream])
     """Probes accounted for, violations, and for each kind its outages and the time until all was UP."""
     sent, missing = sum(len(stream.sent) for stream in streams), sum(stream.lost for stream in streams)
     excused = sum(impact.lost for impact in verdict.impacts)
-    results.add("chaos.faults", [len(verdict.impacts)], "faults")
     results.add("chaos.probes.sent", [sent], "probes")
     results.add("chaos.probes.lost", [missing], "probes")
     results.add("chaos.probes.lost_by_their_fault", [excused], "probes")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import msgspec
 import psutil
 
 from mpq_supervisor.lifecycle import State
 from tools.chaos.inject import Injector
-from tools.chaos.inventory import Inventory, take_inventory
+from tools.chaos.inventory import Inventory, differences, take_inventory
 from tools.chaos.judge import Event
 from tools.chaos.kinds import BY_NAME
 from tools.chaos.plan import Fault, Place
@@ -33,31 +37,61 @@ class Outcome(msgspec.Struct, frozen=True):
     idle: float
 
 
+class Interrupt:
+    """SIGINT and SIGTERM inside are noted, and nothing else: what was measured so far is to be told."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+
+
 def run(
     system: System,
     injector: Injector,
     plan: Sequence[Fault],
     places: Mapping[str, Place],
     say: Callable[[str], None],
+    interrupt: Interrupt,
 ) -> Outcome:
-    """Do the whole plan. `say` gets a line per fault."""
+    """Do the plan, as far as nobody interrupts it and the system can be put in order. `say` gets a line per fault."""
     violations: list[str] = []
     leaked = 0
     events = []
     psutil.cpu_times_percent()
     for fault in plan:
+        if interrupt.came:
+            break
         begin = time.monotonic_ns()
         try:
             injector.do(fault)
-        except (OSError, RuntimeError, AssertionError) as error:  # TimeoutError is one; the system is put in order
-            violations.append(f"{fault}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the others' results are kept
+            violations.append(f"{fault}: {type(error).__name__}: {error}")
         end = time.monotonic_ns()
         up = _until_up(system, places, BY_NAME[fault.kind].bound)
         events.append(Event(fault, begin, end, up))
-        say(f"{fault}: {'not UP in time' if up is None else f'all UP after {(up - begin) / 1e9:.2f} s'}")
-        if up is None:
-            _put_in_order(system, places)
-        leaks = system.lab.leaks()
+        say(f"{fault}: {_course(begin, end, up)}")
+        try:
+            if up is None:
+                say(f"     {states(system)}")
+                _put_in_order(system, places)
+            leaks = system.lab.leaks()
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # TimeoutError is one
+            violations.append(f"the run ends with {fault}: {error}")
+            break
         if leaks.site + leaks.hub > leaked:
             violations.append(f"{leaks.site + leaks.hub - leaked} packets in clear after {fault}")
             leaked = leaks.site + leaks.hub
@@ -72,14 +106,38 @@ def settled(system: System) -> Inventory:
     return take_inventory(system)
 
 
-def whole(system: System, places: Mapping[str, Place]) -> bool:
-    """Whether every worker is UP and every hub worker has its site's connection."""
+def left_behind(system: System, before: Inventory) -> list[str]:
+    """What the hosts have too much or too little of since `before`, in words."""
     try:
-        site, hub = system.workers("site"), system.workers("hub")
+        return differences(before, settled(system))
+    except OSError as error:
+        return [f"the hosts cannot be looked at: {error}"]
+
+
+def whole(system: System, places: Mapping[str, Place]) -> bool:
+    """Whether both ends have a zygote, every worker is UP and every hub worker has its site's connection."""
+    try:
+        site, hub = system.status("site"), system.status("hub")
     except OSError:  # no supervisor answers
         return False
-    up = all(worker.state is State.UP for worker in (*site.values(), *hub.values()))
-    return up and all(len(hub[place.hub_worker].sites) == 1 for place in places.values())
+    up = all(worker.state is State.UP for worker in (*site.workers, *hub.workers))
+    connected = {worker.name: len(worker.sites) for worker in hub.workers}
+    guarded = site.zygote_pid is not None and hub.zygote_pid is not None
+    return up and guarded and all(connected[place.hub_worker] == 1 for place in places.values())
+
+
+def states(system: System) -> str:
+    """Who is not UP, and why; or that nobody answers."""
+    told = []
+    for side in SIDES:
+        try:
+            status = system.status(side)
+        except OSError as error:
+            told.append(f"{side}: {error}")
+            continue
+        told += [f"{side} {w.name}: {w.state} {w.reason}" for w in status.workers if w.state is not State.UP]
+        told += [f"{side} has no zygote"] * (status.zygote_pid is None)
+    return "; ".join(told) or "all UP, but not every hub worker has its site"
 
 
 def _until_up(system: System, places: Mapping[str, Place], seconds: float) -> int | None:
@@ -96,9 +154,10 @@ def _put_in_order(system: System, places: Mapping[str, Place]) -> None:
         if not system.runs(side):
             system.start(side)
         system.lab.ctl(side, "start", "all", wait=PATIENCE)
-    until(lambda: whole(system, places), lambda: _states(system), seconds=60)
+    until(lambda: whole(system, places), lambda: states(system), seconds=60)
 
 
-def _states(system: System) -> str:
-    workers = [worker for side in SIDES for worker in system.workers(side).values()]
-    return str({worker.name: (worker.state, worker.reason) for worker in workers if worker.state is not State.UP})
+def _course(begin: int, end: int, up: int | None) -> str:
+    """How long the fault took, where it did, and how long it was until all was UP; in s since its beginning."""
+    lasted = f"over after {(end - begin) / 1e9:.2f} s, " if end - begin > 1e8 else ""
+    return f"{lasted}{'not UP in time' if up is None else f'all UP after {(up - begin) / 1e9:.2f} s'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,6 +56,8 @@ def find(store: Store, workers: Iterable[str]) -> list[Survivor]:
 
 
 def _pid_of(pidfd: int) -> int:
-    """-1 when the process has ended."""
+    """-1 when the process has ended, whether or not somebody has reaped it: it is no survivor, and begins anew."""
+    if select.select([pidfd], [], [], 0)[0]:
+        return -1
     lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))

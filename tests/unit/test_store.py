@@ -116,19 +116,24 @@ def worker(name: str, version: int = CONTRACT_VERSION) -> tuple[list[str], list[
 
 def test_only_what_we_can_speak_with_and_want_survives(monkeypatch: pytest.MonkeyPatch) -> None:
     good, foreign = worker("br1", CONTRACT_VERSION - 1), worker("br2", CONTRACT_VERSION + 2)
-    unwanted, dead = worker("br7"), worker("br3")
+    unwanted, dead, zombie = worker("br7"), worker("br3"), worker("br4")
+    all_five = good, foreign, unwanted, dead, zombie
     good[0][0] += "/whatever a later release adds"
     dead[2].kill()
     dead[2].wait()
-    names = [name for one in (good, foreign, unwanted, dead) for name in one[0]]
-    store = inherit(monkeypatch, names, [fd for one in (good, foreign, unwanted, dead) for fd in one[1]])
-    (survivor,) = find(store, ["br1", "br2", "br3"])
+    zombie[2].kill()
+    os.waitid(os.P_PID, zombie[2].pid, os.WEXITED | os.WNOWAIT)
+    store = inherit(
+        monkeypatch, [name for one in all_five for name in one[0]], [fd for one in all_five for fd in one[1]]
+    )
+    (survivor,) = find(store, ["br1", "br2", "br3", "br4"])
     assert (survivor.worker, survivor.generation, survivor.fingerprint) == ("br1", 1, "abc")
     assert survivor.pid == good[2].pid
     assert [one[2].wait(5) for one in (foreign, unwanted)] == [-signal.SIGKILL] * 2
     assert good[2].poll() is None
+    zombie[2].wait()
     good[2].kill()
     good[2].wait()
-    for fd in (survivor.channel, survivor.pidfd, *(fd for one in (good, foreign, unwanted, dead) for fd in one[1])):
+    for fd in (survivor.channel, survivor.pidfd, *(fd for one in all_five for fd in one[1])):
         os.close(fd)
-    assert not [fd for fd in range(100, 108) if is_open(fd)]
+    assert not [fd for fd in range(100, 110) if is_open(fd)]

@@ -44,7 +44,7 @@ def draw(results: Results, contenders: list[str], path: Path) -> None:
             axis.bar_label(bars, fmt=_short, fontsize=7, padding=2)
         axis.set(title=panel.title, xscale="log")
         axis.margins(x=0.25)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper left")  # looking for the best place can take a second
     axes[0].set_yticks([row + 0.4 - height / 2 for row in range(len(contenders))], contenders)
     axes[0].invert_yaxis()
     figure.suptitle(f"mpq {results.meta.commit}, Linux {results.meta.kernel}, {results.meta.cpus} CPUs")

@@ -35,8 +35,9 @@ class Moves:
         self.expected.add(peer)
 
     def due(self, now: float) -> list[Peer]:
-        """Whom to tell now."""
+        """Whom to tell now; asked at every wake-up."""
         due = []
+        self._look = now + LOOK
         while self._to_tell and now >= self._next:
             due.append(self._to_tell.popleft())
             self._next += self._pause
@@ -44,7 +45,6 @@ class Moves:
 
     def over(self, now: float) -> bool:
         """Whether all who answer have moved, or patience has ended."""
-        self._look = now + LOOK
         return now >= self._until or all(peer.silent_for(now) >= SILENCE for peer in self.expected)
 
     def deadline(self) -> float:

@@ -43,6 +43,7 @@ def test_who_comes_late_is_told_and_who_never_moves_is_left() -> None:
     moves.add(late)
     assert moves.due(101.0) == [late]
     moves.expected.discard(late)
+    assert moves.due(100.0 + PATIENCE - 0.1) == []
     assert not moves.over(100.0 + PATIENCE - 0.1)
     assert moves.deadline() == 100.0 + PATIENCE < 100.0 + DRAIN_LIMIT
     assert moves.over(100.0 + PATIENCE)
@@ -53,8 +54,11 @@ def test_who_does_not_answer_is_not_waited_for() -> None:
     moves = Moves(sites, 100.0)
     for site in sites:
         site.note_outbound(100.0)
-    assert not moves.over(100.0)
-    assert moves.deadline() < 100.0 + SILENCE, "who has fallen silent is noticed"
+    assert moves.due(100.0) + moves.due(101.0) == sites
+    assert 101.0 < moves.deadline() < 100.0 + SILENCE, "who has fallen silent is noticed"
+    deadline = moves.deadline()
+    assert not moves.over(102.0)
+    assert moves.deadline() == deadline, "to ask changes nothing"
     moves.expected.discard(sites[0])
     assert not moves.over(100.0 + SILENCE - 0.1)
     assert moves.over(100.0 + SILENCE)

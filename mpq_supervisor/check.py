@@ -1,6 +1,6 @@
 """`mpq-supervisor check FILE`: every problem of a configuration, or what would run with it.
 
-It reads by the same `config.load` as `run` and `reload` do.
+It reads by the same `config.accept` as `run` and `reload` do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from mpq_supervisor.config import ConfigError, load
+from mpq_supervisor.config import ConfigError, accept, read
 from mpq_supervisor.events import class_word
 from mpq_supervisor.pki import describe_validity
 from mpq_supervisor.plan import HostPlan, make_plan
@@ -21,7 +21,7 @@ from mpq_worker.contract import ExitCode, TrafficClass
 def main(path: Path) -> int:
     """Prints `FILE: path: text` for each problem and returns 78, or a summary and 0."""
     try:
-        plan = make_plan(load(path))
+        plan = make_plan(accept(read(path), kept=True))
     except ConfigError as error:
         for problem in error.problems:
             print(f"{path}: {problem}")
@@ -65,7 +65,7 @@ def summary(plan: HostPlan) -> list[str]:
             worker.tun,
             str(worker.port),
             " ".join(worker.inner),
-            str(len(worker.sites)),
+            str(sum(bool(site.inner) for site in worker.sites)),
             str(worker.uid),
         ]
         for worker in plan.hub_workers

@@ -39,6 +39,7 @@ from mpq_supervisor.schema import (
     HubConfig,
     Lan,
     Listener,
+    Site,
     SiteConfig,
     Wan,
 )
@@ -229,18 +230,8 @@ def _plan_hub_worker(
     index = 3 * place + (traffic_class or 0)
     networks = [network for network in (listener.ipv4, listener.ipv6) if network is not None]
     kind = _kind(class_plans(config.classes), traffic_class)
-    entries = tuple(
-        SiteEntry(
-            name=site.name,
-            identity=site.uri,
-            inner=inner,
-            prefixes=tuple(
-                str(lan.prefix) for lan in site.lan if lan_worker(config, lan.listener, lan.traffic_class) == name
-            ),
-        )
-        for site in config.site
-        if not site.revoked and (inner := site_inner(site, listener, name, traffic_class))
-    )
+    known = (_site_entry(config, site, listener, name, traffic_class) for site in config.site)
+    entries = tuple(entry for entry in known if entry is not None)
     return HubWorkerPlan(
         name=name,
         listener=listener.name,
@@ -265,6 +256,17 @@ def _plan_hub_worker(
         txqueuelen=kind.txqueuelen,
         uid=config.supervisor.uid_base + index,
     )
+
+
+def _site_entry(
+    config: HubConfig, site: Site, listener: Listener, worker: str, traffic_class: TrafficClass | None
+) -> SiteEntry | None:
+    """What a worker is told of a site; None if the site has no address there. Who is revoked is told so."""
+    if site.revoked:
+        return SiteEntry(site.name, site.uri, ())
+    inner = site_inner(site, listener, worker, traffic_class)
+    lans = (lan for lan in site.lan if lan_worker(config, lan.listener, lan.traffic_class) == worker)
+    return SiteEntry(site.name, site.uri, inner, tuple(str(lan.prefix) for lan in lans)) if inner else None
 
 
 def _kind(plans: dict[TrafficClass, ClassPlan], traffic_class: TrafficClass | None) -> ClassPlan:

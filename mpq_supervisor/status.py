@@ -138,7 +138,7 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
 
 def configured_sites(plan: HostPlan) -> tuple[str, ...]:
     """Names of the sites that a hub serves."""
-    return tuple(dict.fromkeys(site.name for worker in plan.hub_workers for site in worker.sites))
+    return tuple(dict.fromkeys(site.name for worker in plan.hub_workers for site in worker.sites if site.inner))
 
 
 def _remote(entry: Entry) -> str:

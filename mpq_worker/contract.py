@@ -190,7 +190,8 @@ class ConfigureSite(_Message, frozen=True):
 
 
 class SiteEntry(_Message, frozen=True):
-    """A site as a hub worker knows it: who may use which inner addresses and prefixes through this worker."""
+    """A site as a hub worker knows it: who may use which inner addresses and prefixes through this worker. One that
+    is revoked has no addresses."""
 
     name: str
     identity: str

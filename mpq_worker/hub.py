@@ -131,7 +131,7 @@ class HubTunnel(Endpoint):
         for peer, guest in list(self._guests.items()):
             if guest.site is None or (entry := self._sites.get(guest.site.identity)) == guest.site:
                 continue
-            what = "is revoked or gone from" if entry is None else "has changed in"
+            what = "is revoked or gone from" if entry is None or not entry.inner else "has changed in"
             self._refuse(peer, Refusal.REVOKED, f"{guest.site.name} {what} the hub's configuration", now)
 
     def report(self, now: float) -> Report:
@@ -232,6 +232,8 @@ class HubTunnel(Endpoint):
         site = self._sites.get(identity)
         if site is None:
             raise PeerFault(Refusal.IDENTITY, f"{identity} is no site of this worker")
+        if not site.inner:
+            raise PeerFault(Refusal.REVOKED, f"{identity} is revoked in the hub's configuration")
         foreign = set(claims.inner) - set(site.inner)
         if foreign or not claims.inner:
             wanted = ", ".join(sorted(foreign)) or "no address"

@@ -215,20 +215,24 @@ def test_handshakes_in_progress_are_bounded(world: World, hub: Node, good: Node)
     assert core.report(world.net.now).drops[DropReason.LIMIT] > 50
 
 
-def test_revoked_by_reload(world: World, hub: Node, good: Node) -> None:
+@pytest.mark.parametrize(("known", "why"), [(True, Refusal.REVOKED), (False, Refusal.IDENTITY)])
+def test_revoked_or_removed_by_reload(world: World, hub: Node, good: Node, known: bool, why: Refusal) -> None:
+    """`why` is what it is told whenever it comes again."""
     site = world.add_site("ship1")
     world.net.run(0.5)
     assert Ready() in site.messages
     assert isinstance(hub.core, HubTunnel)
-    hub.core.handle_sites([entry for entry in world.entries if entry.name != "ship1"], world.net.now)
+    others = [entry for entry in world.entries if entry.name != "ship1"]
+    hub.core.handle_sites([*others, *[SiteEntry("ship1", "mpq://site/ship1", ())] * known], world.net.now)
     world.net.flush(hub)
     attack(world, hub, good, 0.5)
-    refusals = hub.core.report(world.net.now).refusals
-    assert refusals[Refusal.REVOKED] == 1
+    assert Refusal.REVOKED in hub.core.report(world.net.now).refusals
     world.net.send_packet(hub, packet(HUB_INNER, "10.200.11.5"))
     assert hub.core.report(world.net.now).drops == {DropReason.NO_ROUTE: 1}
     world.net.run(2.0)
-    assert hub.core.report(world.net.now).refusals[Refusal.IDENTITY] >= 1
+    assert set(hub.core.report(world.net.now).refusals) == {Refusal.REVOKED, why}
+    lines = [message.text for message in site.messages if isinstance(message, Notice)]
+    assert f"{why}: " in lines[-1], "the operator of the site reads the same word"
     assert PeerBack() not in site.messages  # it was never back, however often it tried
 
 

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpq_supervisor.check import summary
 from mpq_supervisor.classifier import RulePlan
 from mpq_supervisor.config import parse
 from mpq_supervisor.plan import HostPlan, UnknownName, make_plan, select
 from mpq_supervisor.schema import PortRange
+from mpq_supervisor.status import configured_sites
 from mpq_worker.contract import SiteEntry, TrafficClass, door_of
 from tests.unit.test_config import HUB, PLAIN, SITE, changed
 
@@ -166,9 +168,14 @@ def test_shared_listeners_serve_a_site_with_classes() -> None:
         assert {f"{tunnel.inner4}/32", f"{tunnel.inner6}/128"} <= set(worker.routes)
 
 
-def test_revoked_site_is_left_out() -> None:
-    plan = plan_of(HUB, ('name = "ship1"', 'name = "ship1"\nrevoked = true'))
-    assert {entry.name for worker in plan.hub_workers for entry in worker.sites} == {"ship2"}
+def test_revoked_site_is_known_and_has_nothing() -> None:
+    plan = plan_of(HUB, ('name = "ship1"', 'name = "ship1"\nrevoked = true'), ("number = 0 ", "number = 99 "))
+    for worker in plan.hub_workers:
+        ship1, ship2 = worker.sites
+        assert ship1 == SiteEntry("ship1", "mpq://site/ship1", ())
+        assert ship2.inner
+    assert configured_sites(plan) == ("ship2",)
+    assert summary(plan)[1].split()[-2] == "1", "who cannot come in is not counted"
     assert not any("10.200.10.1/32" in worker.routes for worker in plan.hub_workers)
 
 

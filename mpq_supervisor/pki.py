@@ -17,20 +17,26 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mpq_supervisor.files import read_regular
 from mpq_supervisor.schema import Address, site_uri
 
 AUTHORITY_DAYS = 3650
 LEAF_DAYS = 730
 BACKDATED = timedelta(hours=1)
 """Certificates are valid from a little before now, for clocks that are a little behind."""
-EX_USAGE, EX_NOINPUT, EX_CANTCREAT = 64, 66, 73
+EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 64, 65, 66, 73
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.(?!-)[a-z0-9-]{1,63})*")
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class Damaged(ValueError):
+    """A file that does not hold what it should; the text names it."""
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -127,12 +133,30 @@ def save(credential: Credential, directory: Path, stem: str, *, force: bool = Fa
 
 
 def load_authority(directory: Path) -> Credential:
-    """The CA in a directory. Raises OSError, or ValueError when it is none."""
-    certificate = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes())
-    key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise ValueError(f"{directory}/ca.key is not the key of {directory}/ca.crt")
+    """The CA in a directory. Raises OSError, or Damaged when it is none."""
+    certificate, key = read_certificates(directory / "ca.crt")[0], read_key(directory / "ca.key")
+    if key.public_key() != certificate.public_key():
+        raise Damaged(f"{directory}/ca.key is not the key of {directory}/ca.crt")
     return Credential(certificate, key)
+
+
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """The certificates in a PEM file, at least one. Raises OSError, Damaged."""
+    try:
+        return x509.load_pem_x509_certificates(read_regular(path))
+    except ValueError as error:
+        raise Damaged(f"{path}: no certificate in PEM") from error
+
+
+def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key in a PEM file. Raises OSError, Damaged."""
+    try:
+        key = serialization.load_pem_private_key(read_regular(path), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it wants a password
+        key = None
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+        return key
+    raise Damaged(f"{path}: no unencrypted P-256 private key in PEM")
 
 
 # ---------------------------------------------------------------- command
@@ -160,6 +184,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Runs `mpq-supervisor pki`; the exit code is one of docs/exit-codes.md."""
     directory: Path = arguments.directory
     try:
+        _warn_of_mode(directory / "ca.key")
         if arguments.pki_command == "show":
             return _show(directory)
         lifetime = timedelta(days=arguments.days)
@@ -167,22 +192,27 @@ def main(arguments: argparse.Namespace) -> int:
             credential, stem = issue_authority(arguments.name, lifetime=lifetime), "ca"
         else:
             stem = arguments.name
+            authority = load_authority(directory)
             credential = (
-                issue_hub(load_authority(directory), stem, tuple(arguments.address), lifetime=lifetime)
+                issue_hub(authority, stem, tuple(arguments.address), lifetime=lifetime)
                 if arguments.pki_command == "hub"
-                else issue_site(load_authority(directory), stem, lifetime=lifetime)
+                else issue_site(authority, stem, lifetime=lifetime)
             )
+            _warn_of_end(credential.certificate, authority.certificate)
             if stem == "ca":
                 raise ValueError('the name "ca" is the authority\'s own')
         save(credential, directory, stem, force=arguments.force)
     except FileNotFoundError as error:
-        print(f"mpq-supervisor pki: {error.filename}: not found", file=sys.stderr)
+        _say(f"{error.filename}: not found")
         return EX_NOINPUT
     except OSError as error:
-        print(f"mpq-supervisor pki: {error}", file=sys.stderr)
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return EX_CANTCREAT
+    except Damaged as error:
+        _say(str(error))
+        return EX_DATAERR
     except ValueError as error:
-        print(f"mpq-supervisor pki: {error}", file=sys.stderr)
+        _say(str(error))
         return EX_USAGE
     print(_describe(directory / f"{stem}.crt", credential.certificate))
     return 0
@@ -192,9 +222,29 @@ def _show(directory: Path) -> int:
     paths = sorted(directory.glob("*.crt"))
     if not paths:
         raise FileNotFoundError(None, None, f"{directory}/*.crt")
+    code = 0
     for path in paths:
-        print(_describe(path, x509.load_pem_x509_certificate(path.read_bytes())))
-    return 0
+        try:
+            print(_describe(path, read_certificates(path)[0]))
+        except Damaged as damaged:  # the others are shown
+            _say(str(damaged))
+            code = EX_DATAERR
+    return code
+
+
+def _warn_of_mode(key: Path) -> None:
+    if key.exists() and (mode := key.stat().st_mode & 0o777) & 0o077:
+        _say(f"warning: {key}: mode is {mode:04o}, others may read it: chmod 600, or a new CA if somebody has")
+
+
+def _warn_of_end(leaf: x509.Certificate, authority: x509.Certificate) -> None:
+    end = authority.not_valid_after_utc
+    if leaf.not_valid_after_utc > end:
+        _say(f"warning: its CA is valid until {end:%Y-%m-%d} only; the certificate is no good after that")
+
+
+def _say(text: str) -> None:
+    print(f"mpq-supervisor pki: {text}", file=sys.stderr)
 
 
 def _describe(path: Path, certificate: x509.Certificate) -> str:

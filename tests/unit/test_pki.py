@@ -170,3 +170,42 @@ def test_authority_of_another_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ca.key").write_bytes(pki.issue_authority().key_pem)
     with pytest.raises(ValueError, match="is not the key of"):
         pki.load_authority(tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["pki", "init", str(tmp_path)])
+    main(["pki", "site", str(tmp_path), "--name", "ship1"])
+    (tmp_path / "hub.crt").write_text("garbage")
+    capsys.readouterr()
+    assert main(["pki", "show", str(tmp_path)]) == 65
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2, "the others are shown"
+    assert err == f"mpq-supervisor pki: {tmp_path}/hub.crt: no certificate in PEM\n"
+    for name, what in (("ca.key", "no unencrypted P-256 private key"), ("ca.crt", "no certificate")):
+        (tmp_path / name).write_text("garbage")
+        assert main(["pki", "site", str(tmp_path), "--name", "ship2"]) == 65
+        assert capsys.readouterr().err == f"mpq-supervisor pki: {tmp_path}/{name}: {what} in PEM\n"
+    assert not (tmp_path / "ship2.key").exists()
+
+
+@pytest.mark.parametrize("command", [["show"], ["site", "--name", "ship1"]])
+def test_a_key_that_others_can_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    main(["pki", "init", str(tmp_path)])
+    arguments = ["pki", command[0], str(tmp_path), *command[1:]]
+    assert main(arguments) == 0
+    assert "warning" not in capsys.readouterr().err
+    (tmp_path / "ca.key").chmod(0o640)
+    assert main([*arguments, *(["--force"] if command[0] == "site" else [])]) == 0
+    assert f"warning: {tmp_path}/ca.key: mode is 0640" in capsys.readouterr().err
+
+
+def test_a_certificate_that_outlives_its_authority_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["pki", "init", str(tmp_path), "--days", "100"])
+    assert main(["pki", "site", str(tmp_path), "--name", "ship1", "--days", "99"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["pki", "site", str(tmp_path), "--name", "ship2", "--days", "101"]) == 0
+    assert "warning: its CA is valid until" in capsys.readouterr().err

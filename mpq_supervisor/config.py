@@ -10,8 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from mpq_supervisor.credentials import check_host
-from mpq_supervisor.decode import Problem, decode, nearest
+from mpq_supervisor.credentials import check_host, check_state
+from mpq_supervisor.decode import Problem, decode, nearest, unread_fields
 from mpq_supervisor.files import read_regular
 from mpq_supervisor.schema import Config, HubConfig, SiteConfig
 from mpq_supervisor.validate import validate
@@ -20,6 +20,7 @@ __all__ = ["Config", "ConfigError", "HubConfig", "Problem", "SiteConfig", "accep
 
 
 ROLES = ("site", "hub")
+_SITE_ONLY, _HUB_ONLY = {"hub", "inner", "wan"}, {"listener", "site"}
 
 
 class ConfigError(Exception):
@@ -45,11 +46,13 @@ def read(path: Path) -> str:
         raise ConfigError([Problem(f"byte {error.start}", "not UTF-8")]) from error
 
 
-def accept(text: str) -> Config:
-    """The configuration in a TOML text, good to run on this host. Raises ConfigError with every problem."""
+def accept(text: str, *, kept: bool = False) -> Config:
+    """The configuration in a TOML text, good to run on this host, and if `kept`, also to keep there what is to
+    outlive a boot: a disk that has become read-only must not end tunnels. Raises ConfigError with every problem."""
     config, problems = _examine(text)
     if config is not None:
-        problems += check_host(config)
+        problems += check_host(config, unread_fields(problems))
+        problems += check_state(config.supervisor) if kept else []
     return _accept(config, problems)
 
 
@@ -66,22 +69,27 @@ def _examine(text: str) -> tuple[Config | None, list[Problem]]:
         return None, [Problem("", f"not TOML: {error}")]
     except RecursionError:
         return None, [Problem("", "not TOML: nested too deeply")]
-    if table.get("role") not in ROLES:  # then nothing can be said of the rest
-        return None, [_role_problem(table)]
     problems: list[Problem] = []
+    if table.get("role") not in ROLES:
+        table = _with_role(table, problems)
+    if table["role"] is None:  # then nothing can be said of the rest
+        return None, problems
     config: Config = decode(HubConfig if table["role"] == "hub" else SiteConfig, table, "", problems)
-    # An entry that could not be read has been reported; what follows from its absence is no news.
-    reported = {problem.path for problem in problems}
-    problems += [problem for problem in validate(config) if problem.path not in reported]
-    return config, problems
+    return config, problems + validate(config, unread_fields(problems))
 
 
-def _role_problem(table: dict[str, Any]) -> Problem:
+def _with_role(table: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """The table with the role that its sections show, if they do."""
     choice = " or ".join(f'"{role}"' for role in ROLES)
-    if "role" in table:
-        return Problem("role", f"must be {choice}, not {reprlib.repr(table['role'])}")
     misspelt = next((key for key in table if nearest(key, ("role",))), None)
-    return Problem("role", f"is missing: {choice}" + (f' (is "{misspelt}" meant?)' if misspelt else ""))
+    if "role" in table:
+        problems.append(Problem("role", f"must be {choice}, not {reprlib.repr(table['role'])}"))
+    else:
+        meant = f' (is "{misspelt}" meant?)' if misspelt else ""
+        problems.append(Problem("role", f"is missing: {choice}{meant}"))
+    site, hub = not _SITE_ONLY.isdisjoint(table), not _HUB_ONLY.isdisjoint(table)
+    role = None if site == hub else "site" if site else "hub"
+    return {**{key: value for key, value in table.items() if key != misspelt}, "role": role}
 
 
 def _accept(config: Config | None, problems: list[Problem]) -> Config:

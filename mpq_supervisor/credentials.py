@@ -8,36 +8,63 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
+from collections.abc import Container
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 
 from mpq_supervisor.arithmetic import identity_name
 from mpq_supervisor.decode import Problem
-from mpq_supervisor.files import read_regular
-from mpq_supervisor.pki import hub_names, site_names
+from mpq_supervisor.pki import Damaged, hub_names, read_certificates, read_key, site_names
 from mpq_supervisor.schema import Config, Identity, SiteConfig, Supervisor, site_uri
 
 
-def check_host(config: Config) -> list[Problem]:
-    """Every problem that a configuration has on this host."""
+def check_host(config: Config, unread: Container[str] = ()) -> list[Problem]:
+    """Every problem that a configuration has on this host; `unread` are the paths of those fields that could not be
+    read."""
     problems = _check_supervisor(config)
-    if config.identity is not None:  # None: could not be read, see `decode`
-        problems += _check_identity(config.identity, isinstance(config, SiteConfig))
+    if config.identity is not None:  # None: there is no such section
+        problems += _check_identity(config.identity, isinstance(config, SiteConfig), unread)
     return problems
 
 
-def _check_identity(identity: Identity, site: bool) -> list[Problem]:
+def check_state(supervisor: Supervisor) -> list[Problem]:
+    """Whether we may write into the state directory, or make it."""
+    reason = _why_not_kept(Path(supervisor.state_directory))
+    return [Problem("supervisor.state_directory", reason)] if reason else []
+
+
+def _why_not_kept(path: Path) -> str:
+    while True:
+        try:
+            mode = path.stat().st_mode
+            break
+        except OSError as error:
+            if os.path.islink(path) or not isinstance(error, FileNotFoundError | NotADirectoryError):
+                return f"{path}: {error.strerror}"
+            path = path.parent  # it can be made there
+    if not stat.S_ISDIR(mode):
+        return f"{path}: not a directory"
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"{path}: the file system is read-only"
+    return "" if os.access(path, os.W_OK | os.X_OK, effective_ids=True) else f"{path}: we may not write there"
+
+
+def _check_identity(identity: Identity, site: bool, unread: Container[str]) -> list[Problem]:
     problems: list[Problem] = []
-    key = _read_key(Path(identity.key), problems)
-    chain = _read_certificates("identity.certificate", Path(identity.certificate), problems)
-    authorities = _read_certificates("identity.ca", Path(identity.ca), problems)
+    key, chain, authorities = None, list[x509.Certificate](), list[x509.Certificate]()
+    if "identity.key" not in unread:
+        key = _read_key(Path(identity.key), problems)
+    if "identity.certificate" not in unread:
+        chain = _read_certificates("identity.certificate", Path(identity.certificate), problems)
+    if "identity.ca" not in unread:
+        authorities = _read_certificates("identity.ca", Path(identity.ca), problems)
     if chain and key is not None and chain[0].public_key() != key.public_key():
         problems.append(Problem("identity.key", f"is not the key of {identity.certificate}"))
-    if chain:
+    if chain and "identity.name" not in unread:
         problems += _check_names(identity, chain[0], site)
     if not all(_is_authority(certificate) for certificate in authorities):
         problems.append(Problem("identity.ca", f"{identity.ca}: holds a certificate that is no CA's"))
@@ -49,29 +76,23 @@ def _check_identity(identity: Identity, site: bool) -> list[Problem]:
 def _read_key(path: Path, problems: list[Problem]) -> ec.EllipticCurvePrivateKey | None:
     try:
         mode = path.stat().st_mode
-        content = read_regular(path)
+        if mode & 0o077:
+            problems.append(Problem("identity.key", f"{path}: mode is {mode & 0o777:04o}, must be 0600 or less"))
+        return read_key(path)
     except OSError as error:
         problems.append(Problem("identity.key", f"{path}: {error.strerror}"))
-        return None
-    if mode & 0o077:
-        problems.append(Problem("identity.key", f"{path}: mode is {mode & 0o777:04o}, must be 0600 or less"))
-    try:
-        key = serialization.load_pem_private_key(content, None)
-    except (ValueError, TypeError):  # TypeError: it wants a password
-        key = None
-    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
-        return key
-    problems.append(Problem("identity.key", f"{path}: no unencrypted P-256 private key in PEM"))
+    except Damaged as damaged:
+        problems.append(Problem("identity.key", str(damaged)))
     return None
 
 
 def _read_certificates(where: str, path: Path, problems: list[Problem]) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(read_regular(path))
+        return read_certificates(path)
     except OSError as error:
         problems.append(Problem(where, f"{path}: {error.strerror}"))
-    except ValueError:
-        problems.append(Problem(where, f"{path}: no certificate in PEM"))
+    except Damaged as damaged:
+        problems.append(Problem(where, str(damaged)))
     return []
 
 

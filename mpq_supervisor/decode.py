@@ -1,9 +1,9 @@
 """TOML values → the Structs of `schema`, with every problem found and not only the first. Pure.
 
 msgspec stops at its first error, so this walks the Structs itself, field by field and element by element, and
-leaves to msgspec what it does well: one plain value with its bounds. A value that cannot be read counts as
-absent: its default stands in, or, where there is none, its section is None in the result. That is what lets
-`validate` look at the rest of a file that has a problem; nobody else ever sees such a result.
+leaves to msgspec what it does well: one plain value with its bounds. For a value that cannot be read its default
+stands in, or something that is nobody else's; where there is no such thing its section is None in the result. That is
+what lets `validate` look at the rest of a file that has a problem; nobody else ever sees such a result.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mpq_supervisor.schema import (
     InterfaceName,
     Name,
     Network,
+    Port,
     PortRange,
     Ports,
     Prefixes,
@@ -44,6 +45,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     path: str
     text: str
+    field: str = ""  # that was meant, where `path` is no field
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.text}" if self.path else self.text
@@ -75,6 +77,12 @@ def decode(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
         return None
 
 
+def unread_fields(problems: Iterable[Problem]) -> set[str]:
+    """The paths of fields that could not be read, and of lists of which an element could not."""
+    paths = {path for problem in problems for path in (problem.path, problem.field) if path}
+    return paths | {re.sub(r"\[\d+\]$", "", path) for path in paths}
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """ " (did you mean "x"?)", or nothing when nothing is near."""
     names = {name.lower(): name for name in known}
@@ -93,7 +101,10 @@ def _decode_struct(
 ) -> msgspec.Struct | None:
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for key in table.keys() - fields.keys():
-        problems.append(Problem(join(path, key), f"unknown key{nearest(key, fields)}"))
+        meant = get_close_matches(key.lower(), fields, 1)
+        problems.append(
+            Problem(join(path, key), f"unknown key{nearest(key, fields)}", join(path, meant[0]) if meant else "")
+        )
     values: dict[str, Any] = {}
     complete = True
     for key, field in fields.items():
@@ -102,6 +113,8 @@ def _decode_struct(
             value = decode(field.type, table[key], join(path, key), problems)
         elif field.required:
             problems.append(Problem(join(path, key), "is missing"))
+        if value is None and field.required and path:
+            value = _stand_in(field.type, join(path, key))
         if value is not None:
             values[field.name] = value
         else:
@@ -113,6 +126,16 @@ def _decode_struct(
         if field.required:
             values.setdefault(field.name, () if get_origin(field.type) is tuple else None)
     return kind(**values)
+
+
+def _stand_in(kind: Any, path: str) -> Any:
+    if kind in _STAND_INS:
+        return _STAND_INS[kind]
+    if get_origin(kind) is tuple:
+        return ()
+    if get_origin(kind) is Literal:
+        return get_args(kind)[0]
+    return f"({path})" if kind in _TEXTS else None
 
 
 def _decode_list(kind: Any, value: Any, path: str, problems: list[Problem]) -> tuple[Any, ...] | None:
@@ -215,3 +238,6 @@ _PARSERS: dict[Any, Callable[[Any], Any]] = {
     Prefixes: _or_set(_prefix),
     TrafficClass: lambda value: TrafficClass[_one_of([c.name.lower() for c in TrafficClass], value).upper()],
 }
+
+_TEXTS = (str, InterfaceName, Name, SiteName, TokenHash)
+_STAND_INS: dict[Any, Any] = {TrafficClass: TrafficClass.DEFAULT, Port: 0}

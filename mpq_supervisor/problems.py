@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Network
 from typing import TypeVar
 
@@ -17,16 +17,22 @@ KERNEL_TABLES = {253, 254, 255}  # default, main, local
 
 
 class Problems:
-    def __init__(self) -> None:
+    def __init__(self, unread: Container[str] = ()) -> None:
+        """`unread` are the paths of fields that could not be read, and have been reported."""
         self.found: list[Problem] = []
+        self.unread = unread
 
-    def add(self, path: str, text: str) -> None:
-        self.found.append(Problem(path, text))
+    def add(self, path: str, text: str, *causes: str) -> None:
+        """What follows from a field that could not be read, at `path` or among `causes`, is no news."""
+        if not any(cause in self.unread for cause in (path, *causes)):
+            self.found.append(Problem(path, text))
 
     def check_unique(self, what: str, key: str, values: Iterable[tuple[str, Hashable]]) -> None:
         """Adds a problem for every value that an earlier entry of the list has already."""
         seen: dict[Hashable, str] = {}
         for path, value in values:
+            if join(path, key) in self.unread:
+                continue
             first = seen.setdefault(value, path)
             if first != path:
                 shown = value.name.lower() if isinstance(value, TrafficClass) else value
@@ -36,6 +42,11 @@ class Problems:
 def each(items: Sequence[_T], path: str) -> Iterator[tuple[str, _T]]:
     """The readable entries of a list with their paths."""
     return ((f"{path}[{index}]", item) for index, item in enumerate(items) if item is not None)
+
+
+def names_of(items: Sequence[object], path: str) -> tuple[str, ...]:
+    """The paths of a list's names: what depends on there being a name depends on all of them."""
+    return (path, *(f"{path}[{index}].name" for index in range(len(items))))
 
 
 def check_inner(path: str, network: Network, problems: Problems) -> bool:

@@ -20,6 +20,7 @@ from mpq_supervisor import logs
 from mpq_supervisor.change import ChangeRefused, Configuration
 from mpq_supervisor.config import ConfigError
 from mpq_supervisor.control import Control
+from mpq_supervisor.credentials import check_state
 from mpq_supervisor.effects import describe
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.feed import Feed
@@ -98,7 +99,7 @@ class _Supervisor:
         zygote = Zygote(loop)
         zygote.start()  # first, it imports while we set up the network
         self._host = Host(plan, log, self._store)
-        for problem in self._host.check():
+        for problem in (*self._host.check(), *check_state(plan.supervisor)):
             log.warning("%s", problem)
         self._host.up()
         self._store.sweep()

@@ -6,6 +6,8 @@ not read is None here, and is passed over: it has been reported.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import msgspec
 
 from mpq_supervisor import arithmetic
@@ -17,11 +19,14 @@ from mpq_supervisor.validate_site import check_site
 from mpq_worker.contract import HEARTBEAT_INTERVAL
 
 
-def validate(config: Config) -> list[Problem]:
-    """Every problem between the fields of a decoded configuration."""
-    problems = Problems()
+def validate(config: Config, unread: Container[str] = ()) -> list[Problem]:
+    """Every problem between the fields of a decoded configuration; `unread` are the paths of those that have been
+    reported."""
+    problems = Problems(unread)
     problems.check_unique("class", "name", ((p, entry.name) for p, entry in each(config.classes, "class")))
     classes = tuple(entry for _, entry in each(config.classes, "class"))
+    if any(f"class[{index}].name" in unread for index in range(len(config.classes))):
+        classes = ()  # it may be any: all are taken to be there
     if isinstance(config, SiteConfig):
         check_site(msgspec.structs.replace(config, classes=classes), problems)
     else:
@@ -55,9 +60,9 @@ def _check_supervisor(supervisor: Supervisor, problems: Problems) -> None:
 
 def _check_watchdog(watchdog: Watchdog, problems: Problems) -> None:
     if watchdog.backoff_initial > watchdog.backoff_max:
-        problems.add("watchdog.backoff_initial", "is longer than backoff_max")
+        problems.add("watchdog.backoff_initial", "is longer than backoff_max", "watchdog.backoff_max")
     if watchdog.probe_interval >= watchdog.peer_timeout:
-        problems.add("watchdog.probe_interval", "must be shorter than peer_timeout")
+        problems.add("watchdog.probe_interval", "must be shorter than peer_timeout", "watchdog.peer_timeout")
     if watchdog.heartbeat_timeout < 2 * HEARTBEAT_INTERVAL:
         problems.add(
             "watchdog.heartbeat_timeout", f"must be at least {2 * HEARTBEAT_INTERVAL}, two missed heartbeats"
@@ -67,10 +72,12 @@ def _check_watchdog(watchdog: Watchdog, problems: Problems) -> None:
 def _check_portal(portal: Portal, problems: Problems) -> None:
     problems.check_unique("token", "name", ((path, token.name) for path, token in each(portal.token, "portal.token")))
     if bool(portal.certificate) != bool(portal.key):
-        problems.add("portal.key" if portal.certificate else "portal.certificate", "is missing, the other is there")
+        key = "portal.key" if portal.certificate else "portal.certificate"
+        problems.add(key, "is missing, the other is there")
     for index, address in enumerate(portal.address):
         if not (portal.certificate or address.is_loopback):
-            problems.add(f"portal.address[{index}]", f"{address} is not this host's own: needs certificate and key")
+            text = f"{address} is not this host's own: needs certificate and key"
+            problems.add(f"portal.address[{index}]", text, "portal.certificate", "portal.key")
         if address in portal.address[:index]:
             problems.add(f"portal.address[{index}]", f"{address} is there twice")
     if not portal.address:
@@ -78,8 +85,8 @@ def _check_portal(portal: Portal, problems: Problems) -> None:
     problems.check_unique("alarm", "name", ((path, alarm.name) for path, alarm in each(portal.alarm, "portal.alarm")))
     for path, alarm in each(portal.alarm, "portal.alarm"):
         if alarm.kind != "down" and not alarm.above:
-            problems.add(f"{path}.above", "is missing")
+            problems.add(f"{path}.above", "is missing", f"{path}.kind")
         if alarm.clear is not None and alarm.clear > alarm.above:
-            problems.add(f"{path}.clear", "is above `above`")
+            problems.add(f"{path}.clear", "is above `above`", f"{path}.above")
     if portal.webhook is not None and not portal.webhook.url.startswith(("http://", "https://")):
         problems.add("portal.webhook.url", "must begin with https:// or http://")

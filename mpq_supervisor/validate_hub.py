@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import join, nearest
-from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each
+from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each, names_of
 from mpq_supervisor.schema import HubConfig, Listener, Network, Site
 
 _ANYWHERE = {IPv4Address(0), IPv6Address(0)}
@@ -56,7 +56,7 @@ def _check_subnets(listeners: list[tuple[str, Listener]], problems: Problems) ->
     seen: list[tuple[str, Network]] = []
     for path, entry in listeners:
         if entry.ipv4 is None and entry.ipv6 is None:
-            problems.add(path, "needs ipv4, ipv6 or both")
+            problems.add(path, "needs ipv4, ipv6 or both", f"{path}.ipv4", f"{path}.ipv6")
         for key, network in (("ipv4", entry.ipv4), ("ipv6", entry.ipv6)):
             if network is None:
                 continue
@@ -96,18 +96,22 @@ def _check_site_addresses(config: HubConfig, sites: list[tuple[str, Site]], prob
         for network in (listener.ipv4, listener.ipv6)
         if network is not None and network.num_addresses > arithmetic.HUB_HOST
     }
+    unsure = names_of(config.listener, "listener")
     for path, site in sites:
         if site.number is None and not site.addresses:
-            problems.add(f"{path}.number", "is missing, and there are no addresses instead of it")
+            problems.add(
+                f"{path}.number", "is missing, and there are no addresses instead of it", f"{path}.addresses"
+            )
         for name, addresses in site.addresses.items():
             here = join(f"{path}.addresses", name)
             if name not in workers:
-                problems.add(here, f'no worker "{name}"{nearest(name, workers)}')
+                problems.add(here, f'no worker "{name}"{nearest(name, workers)}', *unsure)
                 continue
             listener, _ = workers[name]
             for index, address in enumerate(addresses):
                 if not any(address in n for n in (listener.ipv4, listener.ipv6) if n is not None):
-                    problems.add(f"{here}[{index}]", f"{address} is not in a subnet of {listener.name}")
+                    text = f"{address} is not in a subnet of {listener.name}"
+                    problems.add(f"{here}[{index}]", text, *_subnets(config, listener))
         if not _check_number(config, path, site, problems):
             continue
         clashes: dict[str, str] = {}  # one problem for each place, however many addresses follow from it
@@ -119,6 +123,11 @@ def _check_site_addresses(config: HubConfig, sites: list[tuple[str, Site]], prob
                     clashes.setdefault(here, f"{text} is taken by {owner}")
         for here, text in clashes.items():
             problems.add(here, text)
+
+
+def _subnets(config: HubConfig, listener: Listener) -> tuple[str, ...]:
+    path = f"listener[{config.listener.index(listener)}]"
+    return f"{path}.ipv4", f"{path}.ipv6"
 
 
 def _check_number(config: HubConfig, path: str, site: Site, problems: Problems) -> bool:
@@ -153,10 +162,12 @@ def _check_site_lans(config: HubConfig, sites: list[tuple[str, Site]], problems:
             try:
                 worker = arithmetic.lan_worker(config, lan.listener, lan.traffic_class)
             except ValueError as error:
-                problems.add(lan_path, str(error))
+                causes = names_of(config.listener, "listener")
+                problems.add(lan_path, str(error), f"{lan_path}.listener", f"{lan_path}.class", *causes)
                 continue
             if site.number is None and worker not in site.addresses:
-                problems.add(lan_path, f"goes to {worker}, where the site has no address")
+                text = f"goes to {worker}, where the site has no address"
+                problems.add(lan_path, text, f"{path}.number", f"{path}.addresses")
 
 
 def _overlap(one: Network, other: Network) -> bool:

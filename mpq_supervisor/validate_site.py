@@ -17,6 +17,7 @@ from mpq_supervisor.problems import (
     check_interface_length,
     each,
     is_host,
+    names_of,
 )
 from mpq_supervisor.schema import Inner, Lan, Prefixes, SiteConfig, Wan
 from mpq_worker.contract import TrafficClass
@@ -69,7 +70,7 @@ def _check_wans(config: SiteConfig, problems: Problems) -> None:
     )
     for path, suffix, wan in suffixes:
         _check_table(config, path, wan, problems)
-        _check_fallback(path, wan, [entry.name for _, entry in wans], problems)
+        _check_fallback(path, wan, [entry.name for _, entry in wans], names_of(config.wan, "wan"), problems)
         if suffix > 9:
             problems.add(path, "is the tenth WAN; there is room for nine")
         if wan.name in RESERVED_WORDS:
@@ -82,22 +83,22 @@ def _check_table(config: SiteConfig, path: str, wan: Wan, problems: Problems) ->
         problems.add(f"{path}.table", f"{wan.table} is the kernel's")
     elif wan.table in own:
         text = f"{wan.table} is among {own[0]}-{own[-1]}, which follow from supervisor.table_base"
-        problems.add(f"{path}.table", text)
+        problems.add(f"{path}.table", text, "supervisor.table_base")
 
 
-def _check_fallback(path: str, wan: Wan, names: list[str], problems: Problems) -> None:
+def _check_fallback(path: str, wan: Wan, names: list[str], unsure: tuple[str, ...], problems: Problems) -> None:
     for index, name in enumerate(wan.fallback):
         if name == wan.name:
             problems.add(f"{path}.fallback[{index}]", "is this WAN itself")
         elif name not in names:
-            problems.add(f"{path}.fallback[{index}]", f'no WAN "{name}"{nearest(name, names)}')
+            problems.add(f"{path}.fallback[{index}]", f'no WAN "{name}"{nearest(name, names)}', *unsure)
         elif name in wan.fallback[:index]:
             problems.add(f"{path}.fallback[{index}]", f"{name} is there twice")
 
 
 def _check_inner(config: SiteConfig, inner: Inner, problems: Problems) -> None:
     if inner.ipv4 is None and inner.ipv6 is None:
-        problems.add("inner", "needs ipv4, ipv6 or both")
+        problems.add("inner", "needs ipv4, ipv6 or both", "inner.ipv4", "inner.ipv6")
     hub_addresses = config.hub.address if config.hub is not None else ()
     for key, network in (("ipv4", inner.ipv4), ("ipv6", inner.ipv6)):
         if network is None or not check_inner(f"inner.{key}", network, problems):
@@ -111,7 +112,7 @@ def _check_inner(config: SiteConfig, inner: Inner, problems: Problems) -> None:
             try:
                 subnet = arithmetic.nth_subnet(network, arithmetic.suffix_of(place, wan) - 1)
             except ValueError:
-                problems.add(f"inner.{key}", f"{network} leaves no subnet for wan[{place}]")
+                problems.add(f"inner.{key}", f"{network} leaves no subnet for wan[{place}]", f"wan[{place}].suffix")
                 continue
             for address in (*hub_addresses, *wan.hub_address):
                 if address in subnet:
@@ -128,7 +129,7 @@ def _check_tunnels(config: SiteConfig, problems: Problems) -> None:
         path = f"wan[{place}]"
         tunnels = arithmetic.tunnel_names(config, arithmetic.suffix_of(place, wan), wan)
         if not tunnels:
-            problems.add(path, "carries none of this host's classes")
+            problems.add(path, "carries none of this host's classes", join("matrix", wan.name))
         for name in tunnels:
             check_interface_length(path, "tunnel", name, problems)
             if name in names:
@@ -142,8 +143,8 @@ def _check_matrix(config: SiteConfig, problems: Problems) -> None:
     names = [wan.name for _, wan in each(config.wan, "wan")]
     for name, carried in config.matrix.items():
         path = join("matrix", name)
-        if name not in names and 0 < len(names) == len(config.wan):
-            problems.add(path, f'no WAN "{name}"{nearest(name, names)}')
+        if name not in names and names:
+            problems.add(path, f'no WAN "{name}"{nearest(name, names)}', *names_of(config.wan, "wan"))
         for index, traffic_class in enumerate(carried):
             _check_class(config, f"{path}[{index}]", traffic_class, problems)
             if traffic_class in carried[:index]:
@@ -159,8 +160,9 @@ def _check_lans(config: SiteConfig, problems: Problems) -> None:
     wans = dict(each(config.wan, "wan"))
     names = [wan.name for wan in wans.values()]
     for path, lan in lans:
-        if lan.wan not in names and 0 < len(names) == len(config.wan):
-            problems.add(f"{path}.wan", f'no WAN "{lan.wan}"{nearest(lan.wan, names)}')
+        if lan.wan not in names and names:
+            text = f'no WAN "{lan.wan}"{nearest(lan.wan, names)}'
+            problems.add(f"{path}.wan", text, *names_of(config.wan, "wan"))
         if lan.traffic_class is not None:
             _check_class(config, f"{path}.class", lan.traffic_class, problems)
         _check_link(path, lan, problems)
@@ -183,11 +185,14 @@ def _check_link(path: str, lan: Lan, problems: Problems) -> None:
     versions = {prefix.version for prefix in lan.prefixes}
     for index, gateway in enumerate(lan.gateway):
         if gateway.version not in versions:
-            problems.add(f"{path}.gateway[{index}]", f"nothing is behind {gateway}: no prefix of its IP version")
+            text = f"nothing is behind {gateway}: no prefix of its IP version"
+            problems.add(f"{path}.gateway[{index}]", text, f"{path}.prefixes")
         elif gateway.version in {other.version for other in lan.gateway[:index]}:
             problems.add(f"{path}.gateway[{index}]", "is the second of its IP version")
         elif lan.address and not any(gateway in address.network for address in lan.address):
-            problems.add(f"{path}.gateway[{index}]", f"{gateway} is in no subnet of {path}.address")
+            problems.add(
+                f"{path}.gateway[{index}]", f"{gateway} is in no subnet of {path}.address", f"{path}.address"
+            )
     _check_prefixes(f"{path}.prefixes", lan.prefixes, problems)
 
 
@@ -197,7 +202,7 @@ def _check_rules(config: SiteConfig, problems: Problems) -> None:
         if not _SET_NAME.fullmatch(name):
             problems.add(path, "is no name of a set (up to 32 letters, digits, - and _)")
         if not entry.prefixes and not entry.ports:
-            problems.add(path, "is empty")
+            problems.add(path, "is empty", f"{path}.prefixes", f"{path}.ports")
         _check_prefixes(f"{path}.prefixes", entry.prefixes, problems)
     rules = list(each(config.rule, "rule"))
     places = [place for place, rule in enumerate(config.rule) if rule is not None]
@@ -208,7 +213,7 @@ def _check_rules(config: SiteConfig, problems: Problems) -> None:
         if rule.name == CATCH_ALL.name:
             problems.add(f"{path}.name", f'"{rule.name}" is what matches no rule')
         if rule.ports and rule.protocol not in WITH_PORTS:
-            problems.add(f"{path}.ports", f"need protocol = {', '.join(WITH_PORTS)}")
+            problems.add(f"{path}.ports", f"need protocol = {', '.join(WITH_PORTS)}", f"{path}.protocol")
         _check_sets(config, f"{path}.ports", rule.ports, "ports", problems)
         versions = {4, 6}
         for key, prefixes in (("source", rule.source), ("destination", rule.destination)):
@@ -223,11 +228,11 @@ def _check_sets(config: SiteConfig, path: str, items: Sequence[object], key: str
     for index, item in enumerate(items):
         if not isinstance(item, str):
             continue
-        entry = config.sets.get(item[1:])
+        entry, there = config.sets.get(item[1:]), join("set", item[1:])
         if entry is None:
-            problems.add(f"{path}[{index}]", f'no set "{item[1:]}"{nearest(item[1:], config.sets)}')
+            problems.add(f"{path}[{index}]", f'no set "{item[1:]}"{nearest(item[1:], config.sets)}', there)
         elif not getattr(entry, key):
-            problems.add(f"{path}[{index}]", f'the set "{item[1:]}" has no {key}')
+            problems.add(f"{path}[{index}]", f'the set "{item[1:]}" has no {key}', f"{there}.{key}")
 
 
 def _check_prefixes(path: str, prefixes: Sequence[Prefixes], problems: Problems) -> None:

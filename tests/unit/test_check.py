@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mpq_supervisor import __version__, pki
 from mpq_supervisor.__main__ import main
 from mpq_supervisor.check import summary
+from mpq_supervisor.config import load
 from mpq_worker.contract import PERMANENT, ExitCode
 from tests.unit.test_config import HUB, PLAIN, SITE, changed
 from tests.unit.test_plan import plan_of
@@ -43,6 +46,35 @@ def test_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"{path}: inner.number: 99 does not fit 10.200.10.0/24: 0 to 20 do",
         f'{path}: lan[1].wan: no WAN "wan7" (did you mean "wan6"?)',
     ]
+
+
+def test_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a boot is to leave must have a place; a host runs without it, so it is `check` that says so."""
+    path = _site(
+        tmp_path, ("[supervisor]", '[supervisor]\nstate_directory = "STATE"'), ("number = 0 ", "number = 99 ")
+    )
+    text = path.read_text()
+
+    def problem(state: Path) -> str:
+        path.write_text(text.replace("STATE", str(state)))
+        assert main(["check", str(path)]) == 78
+        _, *found = capsys.readouterr().out.splitlines()
+        return found[0].removeprefix(f"{path}: supervisor.state_directory: {tmp_path}/") if found else ""
+
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert problem(tmp_path) == problem(tmp_path / "to/be/made") == ""
+    assert problem(path) == problem(path / "state") == "mpq.toml: not a directory"
+    assert problem(tmp_path / "nowhere") == "nowhere: No such file or directory"
+    assert problem(tmp_path / "circle/x") == "circle/x: Too many levels of symbolic links"
+    assert problem(tmp_path / ("x" * 300)).endswith("x: File name too long")
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    (tmp_path / "there").mkdir()
+    assert problem(tmp_path / "there/x") == "there: we may not write there"
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert problem(tmp_path / "there") == "there: the file system is read-only"
+    path.write_text(path.read_text().replace("number = 99 ", "number = 0 "))
+    assert load(path), "what runs does not end for it"
 
 
 def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

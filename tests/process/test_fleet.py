@@ -212,7 +212,8 @@ def test_reload_gives_a_running_hub_its_sites(
 
     with caplog.at_level(logging.INFO):
         run(body())
-    assert not any("ship2" in line for line in caplog.messages)
+    told = [line for line in caplog.messages if "SetSites" in line]
+    assert all("name='ship2', identity='mpq://site/ship2', inner=()" in line for line in told), told
 
 
 def test_stop_of_the_operator_outlives_a_reload(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ class Preview(msgspec.Struct, frozen=True):
 _NONE, _HOT, _RESTART = Field(Effect.NONE), Field(Effect.HOT), Field(Effect.RESTART)
 _HOT_BOTH, _RESTART_BOTH = Field(Effect.HOT, True), Field(Effect.RESTART, True)
 
+_SHOWN = 200
+"""Characters of a value in a line."""
+
 EFFECTS: dict[str, Field] = {
     "role": _NONE,
     "identity.certificate": _RESTART,
@@ -223,5 +226,10 @@ def _text(value: Any) -> str:
 
 def _before_and_after(change: Change) -> str:
     if change.old is None:
-        return "new" if change.new == "" else f"new: {change.new}"
-    return "gone" if change.new is None else f"{change.old} → {change.new}"
+        return "new" if change.new == "" else f"new: {_short(change.new or '')}"
+    return "gone" if change.new is None else f"{_short(change.old)} → {_short(change.new)}"
+
+
+def _short(text: str) -> str:
+    """A list of a thousand prefixes is not for a line of the log; a program finds it whole in `Change`."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from mpq_supervisor.config import parse
-from mpq_supervisor.effects import EFFECTS, Change, Effect, differences
+from mpq_supervisor.effects import EFFECTS, Change, Effect, Preview, describe, differences
 from mpq_supervisor.orders import worker_changes
 from mpq_supervisor.plan import make_plan
 from mpq_supervisor.schema import HubConfig, SiteConfig
@@ -174,3 +174,11 @@ def test_new_credentials_restart_every_worker() -> None:
     plan = make_plan(parse(SITE))
     assert set(worker_changes(plan, plan, credentials=True).values()) == {"restart"}
     assert worker_changes(plan, plan) == {}
+
+
+def test_a_line_shows_the_beginning_of_a_long_value() -> None:
+    change = Change("set", "{ }", "x" * 5000, Effect.HOT, False)
+    (line,) = describe(Preview((change,), {}))
+    assert line.startswith("set: { } → xxx")
+    assert "… (5000 characters)" in line
+    assert len(line) < 300

@@ -189,7 +189,7 @@ class Configuration:
     def _write(self, text: str) -> None:
         path = self._path.resolve()
         try:
-            write_atomically(path, text.encode(), path.stat().st_mode & 0o777)
+            write_atomically(path, text.encode(), path.stat().st_mode & 0o777, durable=True)
         except OSError as error:
             raise ChangeRefused([f"{path}: cannot be written: {error.strerror}"]) from error
 
@@ -234,7 +234,7 @@ class Configuration:
     def _keep(self) -> None:
         try:
             self._kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self._kept, self.text.encode(), 0o600)
+            write_atomically(self._kept, self.text.encode(), 0o600, durable=True)
         except OSError as error:
             raise ChangeRefused([f"{self._kept}: {error.strerror}: there would be no way back"]) from error
 

@@ -13,7 +13,7 @@ import msgspec
 
 from mpq_supervisor.config import ConfigError, read
 from mpq_supervisor.lifecycle import State
-from mpq_supervisor.portal.alarm import NewSilence
+from mpq_supervisor.portal.alarm_models import NewSilence
 from mpq_supervisor.requests import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
 from mpq_supervisor.table import alarm_table, host_table, rule_table, worker_page
 

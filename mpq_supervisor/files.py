@@ -23,13 +23,17 @@ def read_regular(path: Path) -> bytes:
     return data
 
 
-def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """Replaces `path` by a file with these contents; a reader sees the old or the new. Raises OSError."""
+def write_atomically(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
+    """Replaces `path` by a file with these contents; a reader sees the old or the new, and where it is `durable`, so
+    does whoever starts after a power cut. Raises OSError."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, mode)
             file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(fd)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

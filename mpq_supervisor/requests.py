@@ -10,7 +10,7 @@ import msgspec
 from mpq_supervisor.classify import RuleCount, Verdict
 from mpq_supervisor.edit import ConfigField, Value
 from mpq_supervisor.effects import Preview
-from mpq_supervisor.portal.alarm import AlarmList, NewSilence
+from mpq_supervisor.portal.alarm_models import AlarmList, NewSilence
 from mpq_supervisor.status import HostStatus
 
 SOCKET_NAME = "ctl.sock"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mpq_supervisor.classify import RuleCount
-from mpq_supervisor.portal.alarm import AlarmList
+from mpq_supervisor.portal.alarm_models import AlarmList
 from mpq_supervisor.status import HostStatus, WorkerStatus
 
 _UNKNOWN = "-"

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mpq_supervisor.ctl import ask
 from mpq_supervisor.life import SERVING, State
-from mpq_supervisor.portal.alarm import Alarm
+from mpq_supervisor.portal.alarm_models import Alarm
 from mpq_supervisor.requests import SOCKET_NAME, Code, Request
 from mpq_supervisor.status import HostStatus, WorkerStatus
 from mpq_supervisor.table import duration

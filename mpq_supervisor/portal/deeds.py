@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from mpq_supervisor.portal.alarm import Alarm, AlarmList, NewSilence, Silence
+from mpq_supervisor.portal.alarm_models import Alarm, AlarmList, NewSilence, Silence
 from mpq_supervisor.portal.auth import Identity
 from mpq_supervisor.portal.parts import Parts
 

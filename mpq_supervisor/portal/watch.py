@@ -11,8 +11,8 @@ import msgspec
 
 from mpq_supervisor.events import Kind, Marks
 from mpq_supervisor.files import write_atomically
-from mpq_supervisor.portal.alarm import Alarm
-from mpq_supervisor.portal.alarms import Alarms, Change, Memory
+from mpq_supervisor.portal.alarm_models import Alarm
+from mpq_supervisor.portal.alarm_rules import Alarms, Change, Memory
 from mpq_supervisor.portal.history.query import History, day_of
 from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.portal.journal import Journal

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mpq_supervisor.portal.alarm import Alarm
+from mpq_supervisor.portal.alarm_models import Alarm
 
 MAX_QUEUE = 1000
 TIMEOUT = 10.0

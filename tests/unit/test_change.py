@@ -320,7 +320,7 @@ def test_a_patch_takes_nothing_else_along(host: Host) -> None:
 
 
 def test_a_file_that_cannot_be_written(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(change, "write_atomically", fail)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mpq_supervisor import top
 from mpq_supervisor.life import State
-from mpq_supervisor.portal.alarm import Alarm
+from mpq_supervisor.portal.alarm_models import Alarm
 from mpq_supervisor.status import HostStatus, WorkerStatus
 from tests.unit.samples import changed
 

@@ -113,7 +113,16 @@ def test_installing_again_changes_no_configuration_and_uninstall_leaves_it(tmp_p
 
 def test_the_users_are_those_of_the_unit(service: dict[str, str]) -> None:
     assert f"\nu {service['User']} " in (ROOT / "units/mpq.sysusers").read_text()
-    assert f"pki 0700 {service['User']} {service['Group']} " in (ROOT / "units/mpq.tmpfiles").read_text()
+    directories = (ROOT / "units/mpq.tmpfiles").read_text()
+    assert f"pki 0700 {service['User']} {service['Group']} " in directories
+    assert f"mpq 0755 {service['User']} {service['Group']} " in directories
+
+
+def test_of_etc_the_service_may_write_its_configuration_and_no_key(service: dict[str, str]) -> None:
+    configuration = service["ExecStart"].split()[-1]
+    assert service["ProtectSystem"] == "strict"
+    assert service["ReadWritePaths"] == f"-{Path(configuration).parent}"
+    assert service["ReadOnlyPaths"] == "-/etc/mpq/pki"
 
 
 def test_sysctls_are_set_once_each() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mpq_supervisor.portal.alarm import Alarm
+from mpq_supervisor.portal.alarm_models import Alarm
 from mpq_supervisor.portal.webhook import Outbox, Webhook
 
 ALARM = Alarm(

@@ -37,7 +37,7 @@ def test_user_and_directories() -> None:
     user = pwd.getpwnam("mpq")
     pki = os.stat("/etc/mpq/pki")
     assert (pki.st_uid, pki.st_mode & 0o7777) == (user.pw_uid, 0o700)
-    assert os.stat("/etc/mpq").st_uid == 0
+    assert os.stat("/etc/mpq").st_uid == user.pw_uid
     assert user.pw_shell == "/usr/sbin/nologin"
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mpq_supervisor import ctl
 from mpq_supervisor.orders import NICE
+from mpq_supervisor.requests import SOCKET_NAME, Code, Request
 from mpq_supervisor.weights import WEIGHT
 from mpq_worker.contract import TrafficClass
 from tests.vm import host
@@ -47,6 +49,26 @@ def test_workers_have_the_weight_of_their_class() -> None:
         assert os.getpriority(os.PRIO_PROCESS, worker.pid or 0) == NICE[TrafficClass[worker.traffic_class.upper()]]
     for traffic_class, weight in WEIGHT.items():
         assert int((host.cgroup() / traffic_class.name.lower() / "cpu.weight").read_text()) == weight
+
+
+def test_it_may_change_its_configuration_and_no_key() -> None:
+    """A field as the portal changes it; nobody is restarted for this one."""
+
+    def rated(mbit: int | None) -> str:
+        order = Request("patch", ("cr1",), by="admin", changes={"wan[wan4].rate_mbit": mbit})
+        response = ctl.ask(Path("/run/mpq") / SOCKET_NAME, order)
+        assert response.code is Code.OK, response.lines
+        return Path("/etc/mpq/mpq.toml").read_text()
+
+    before = {name: worker.pid for name, worker in host.until_up().items()}
+    assert "rate_mbit = 77" in rated(77)
+    assert "rate_mbit = 77" not in rated(None)
+    assert {name: worker.pid for name, worker in host.workers().items()} == before
+    mounts = Path(f"/proc/{host.main_pid()}/mountinfo").read_text().splitlines()
+    options = {fields[4]: fields[5].split(",")[0] for fields in map(str.split, mounts)}
+    assert {path: options[path] for path in ("/etc/mpq", "/etc/mpq/pki", "/")} == {
+        "/etc/mpq": "rw", "/etc/mpq/pki": "ro", "/": "ro",
+    }  # fmt: skip
 
 
 @pytest.fixture

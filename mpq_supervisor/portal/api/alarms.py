@@ -10,7 +10,7 @@ from litestar.params import Parameter
 from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 
 from mpq_supervisor.portal import deeds
-from mpq_supervisor.portal.alarm import Alarm, AlarmList, NewSilence, Silence
+from mpq_supervisor.portal.alarm_models import Alarm, AlarmList, NewSilence, Silence
 from mpq_supervisor.portal.api.routes import delete, get, post
 from mpq_supervisor.portal.auth import Role
 from mpq_supervisor.portal.parts import parts_of, who_of

@@ -13,7 +13,7 @@ import msgspec
 
 from mpq_supervisor.life import SERVING
 from mpq_supervisor.life import State as Life
-from mpq_supervisor.portal.alarm import Alarm, Silence
+from mpq_supervisor.portal.alarm_models import Alarm, Silence
 from mpq_supervisor.portal.state import FRESH, State, Tunnel
 from mpq_supervisor.schema import Alarm as Rule
 

@@ -1,4 +1,4 @@
-"""What is told of alarms: to the API, to `ctl`, to webhooks. Pure."""
+"""The Structs of alarms, as the API, `ctl` and webhooks tell them. Pure."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mpq_supervisor.life import State as Life
-from mpq_supervisor.portal.alarms import Alarms, Memory
+from mpq_supervisor.portal.alarm_rules import Alarms, Memory
 from mpq_supervisor.portal.messages import WorkerSample
 from mpq_supervisor.portal.state import State
 from mpq_supervisor.schema import Alarm as Rule

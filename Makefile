@@ -12,7 +12,7 @@ DEB_FILES := /usr/lib/python3.11/ensurepip/__init__.py:python3-venv /usr/include
 PATH := /usr/sbin:/sbin:$(PATH)
 export PATH
 
-.PHONY: help system venv demo test lint portal-test bench transfer fuzz acceptance chaos install install-files uninstall wheel deb \
+.PHONY: help system venv demo test lint portal-test vendor bench transfer fuzz acceptance chaos install install-files uninstall wheel deb \
         vm-test clean sanitize
 
 help:
@@ -66,6 +66,15 @@ portal-test: venv build/relay ## the portal: page in Chromium, API, history, ala
 	@$(MAKE) -s system DEB_COMMANDS="$(DEB_COMMANDS) chromium:chromium chromedriver:chromium-driver npm:npm \
 	  prometheus:prometheus"
 	@MPQ_SECONDS=$(or $(SECONDS),60) $(PY) -m pytest $(if $(ONLY),$(ONLY:%=tests/portal_full/test_%.py),tests/portal_full)
+
+VENDOR := $(CURDIR)/mpq_supervisor/portal/static/vendor
+UPLOT := 1.6.32
+
+vendor: ## the page's chart library and its licence, by npm; what comes is committed, so that nothing else needs npm
+	@$(MAKE) -s system DEB_COMMANDS=npm:npm DEB_FILES=
+	@install -d $(VENDOR)/uplot
+	@cd "$$(mktemp -d)" && npm pack --silent uplot@$(UPLOT) >/dev/null && tar -xzf uplot-$(UPLOT).tgz && \
+	  install -m 644 package/LICENSE package/dist/uPlot.iife.min.js package/dist/uPlot.min.css -t $(VENDOR)/uplot && rm -r "$$PWD"
 
 # ONLY="ladder growth" runs some experiments, RUNS=1 shortens all; the peers come from Debian.
 bench: venv build/relay build/load build/copy ## beside OpenVPN, wireguard-go, a bare copy; as it grows; writes build/bench.json, .png

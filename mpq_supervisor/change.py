@@ -123,20 +123,7 @@ class Configuration:
 
     def patch(self, name: str, changes: Mapping[str, Value]) -> Preview:
         """Changes `fields` of a worker in the file, and goes over to it. Raises ChangeRefused, FileDiffers."""
-        known = {field.path for field in self.fields(name)}
-        strange = [f"{path}: no field of {name}" for path in changes if path not in known]
-        if strange:
-            raise ChangeRefused(strange)
-        if _is_there(self._kept) or self._read() != self.text:
-            raise FileDiffers([f"{self._path} is not what runs: reload or commit it first"])
-        try:
-            examined = self._examine(edit(self.text, changes))
-        except EditFault as fault:
-            raise ChangeRefused([str(fault)]) from fault
-        found = differences(self.config, examined[1])
-        strange = [f"{one.path}: would change too" for one in found if one.path not in changes]
-        if strange:
-            raise ChangeRefused(strange)
+        examined = self._patched(name, changes)
         before = self.text
         self._write(examined[0])
         try:
@@ -144,6 +131,11 @@ class Configuration:
         except ChangeRefused:
             self._write(before)
             raise
+
+    def foresee(self, name: str, changes: Mapping[str, Value]) -> Preview:
+        """What `patch` would do, and nothing else; raises what that would."""
+        _, config, plan, secrets = self._patched(name, changes)
+        return self._difference(config, plan, secrets)
 
     def confirm(self) -> bool:
         """What was committed is good; False if no commit waits for that, or it was rolled back."""
@@ -179,6 +171,23 @@ class Configuration:
             raise ChangeRefused([f"{name}: {problem}" for problem in error.problems]) from error
         except HostFault as fault:
             raise ChangeRefused([str(fault)]) from fault
+
+    def _patched(self, name: str, changes: Mapping[str, Value]) -> tuple[str, Config, HostPlan, Secrets]:
+        known = {field.path for field in self.fields(name)}
+        strange = [f"{path}: no field of {name}" for path in changes if path not in known]
+        if strange:
+            raise ChangeRefused(strange)
+        if _is_there(self._kept) or self._read() != self.text:
+            raise FileDiffers([f"{self._path} is not what runs: reload or commit it first"])
+        try:
+            examined = self._examine(edit(self.text, changes))
+        except EditFault as fault:
+            raise ChangeRefused([str(fault)]) from fault
+        found = differences(self.config, examined[1])
+        strange = [f"{one.path}: would change too" for one in found if one.path not in changes]
+        if strange:
+            raise ChangeRefused(strange)
+        return examined
 
     def _read(self) -> str:
         try:

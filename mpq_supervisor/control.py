@@ -179,7 +179,7 @@ class Control:
             return Response(Code.UNKNOWN, (str(unknown),))
         code = Code.OK
         match request.command:
-            case "fields" | "patch":
+            case "fields" | "try" | "patch":
                 return self._configure(request, names)
             case "start":
                 self._fleet.command(names, happenings.StartWanted())
@@ -218,6 +218,11 @@ class Control:
             return Response(Code.USAGE, ("one worker at a time",))
         if request.command == "fields":
             return Response(Code.OK, fields=self._configuration.fields(names[0]))
+        if request.command == "try":
+            try:
+                return Response(Code.OK, preview=self._configuration.foresee(names[0], request.changes))
+            except ChangeRefused as refused:
+                return _refusal(refused)
         try:
             preview = self._configuration.patch(names[0], request.changes)
         except ChangeRefused as refused:
@@ -248,8 +253,7 @@ class Control:
     def _refuse(self, command: str, refused: ChangeRefused) -> Response:
         for line in (*refused.lines, "refused, going on as before"):
             log.error("%s: %s", command, line, extra=marks(Kind.CONFIG))
-        code = Code.DIFFERENT if isinstance(refused, FileDiffers) else Code.FAILED
-        return Response(code, tuple(refused.lines))
+        return _refusal(refused)
 
     def _tell(self, command: str, preview: Preview) -> Response:
         lines = tuple(describe(preview)) or ("nothing changed",)
@@ -313,3 +317,8 @@ def _is_member(uid: int, gid: int) -> bool:
         return user.pw_gid == gid or user.pw_name in grp.getgrgid(gid).gr_mem
     except KeyError:
         return False
+
+
+def _refusal(refused: ChangeRefused) -> Response:
+    code = Code.DIFFERENT if isinstance(refused, FileDiffers) else Code.FAILED
+    return Response(code, tuple(refused.lines))

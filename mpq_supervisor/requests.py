@@ -35,13 +35,13 @@ Verb = Literal[
     "status", "start", "stop", "restart",
     "plan", "reload", "commit", "confirm", "rollback",
     "classify",
-    "fields", "patch",
+    "fields", "try", "patch",
     "alarms", "acknowledge", "silence", "unsilence",
     "answer",
 ]  # fmt: skip
-PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart", "fields", "patch", "answer"})
+PORTAL_VERBS: frozenset[Verb] = frozenset({"start", "stop", "restart", "fields", "try", "patch", "answer"})
 """What the portal may ask for, whoever asks it."""
-LOOKING: frozenset[Verb] = frozenset({"status", "classify", "fields"})
+LOOKING: frozenset[Verb] = frozenset({"status", "classify", "fields", "try"})
 """What changes nothing, and is not worth a line of the log."""
 ALARM_VERBS: frozenset[Verb] = frozenset({"alarms", "acknowledge", "silence", "unsilence"})
 """What the portal is asked for."""
@@ -53,7 +53,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     For classify they are source and destination as `classify.parse_packet` takes them; none asks for the counters.
     `text` is the configuration to plan for, if not the supervisor's file; `confirm` the seconds that a commit lasts,
-    0 for good. `changes` are fields of one worker, see `edit`. For acknowledge `names` are alarms, RULE/SUBJECT;
+    0 for good. `changes` are fields of one worker, see `edit`, to patch
+    or only to try. For acknowledge `names` are alarms, RULE/SUBJECT;
     `numbers` are silences to end.
     """
 

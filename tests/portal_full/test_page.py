@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 from tests.netns.portals import PORT, TOKENS, Portal
 from tests.netns.product import System
@@ -23,6 +26,7 @@ from tools.wait import end, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 URL = f"http://127.0.0.1:{PORT}/"
+ROOT = Path(__file__).parents[2]
 SERIOUS = ("serious", "critical")
 
 
@@ -48,6 +52,29 @@ class Page:
     def text(self, selector: str) -> str:
         script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText).join(' ')"
         return str(self.driver.execute_script(script, selector))
+
+    def words(self, selector: str) -> str:
+        """As `text`, with one space between them."""
+        return " ".join(self.text(selector).split())
+
+    def press(self, *keys: str) -> None:
+        """Where the focus is."""
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def field(self, label: str) -> WebElement:
+        """The input of that label, once it is there."""
+        where = f"//input[@id=//label[text()='{label}']/@for]"
+        self.until(lambda: self.driver.find_elements(By.XPATH, where))
+        return self.driver.find_element(By.XPATH, where)
+
+    def effect_of(self, field: WebElement) -> str:
+        """What its description says."""
+        return self.text(f"#{field.get_attribute('aria-describedby')}")
+
+    def paint(self, colour: str) -> None:
+        """Light or dark."""
+        media = {"features": [{"name": "prefers-color-scheme", "value": colour}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
     def click(self, title: str) -> None:
         self.driver.find_element(By.XPATH, f"//button[text()='{title}']").click()
@@ -149,6 +176,57 @@ def test_a_viewer_is_refused(page: Page) -> None:
     assert status == 403
 
 
+@pytest.mark.parametrize("side", ["site"], indirect=True)
+def test_an_admin_changes_a_field_by_the_keyboard(running: System, page: Page, axe: str) -> None:
+    """Looked at first, then applied; what is wrong is told and changes nothing."""
+    file, pids = running.configs["site"], running.pids("site")
+    before = file.read_text()
+    page.sign_in("admin")
+    page.go("tunnel/br2", "br2")
+    page.driver.execute_script("document.querySelector('summary').focus()")
+    page.press(Keys.ENTER)
+    field = page.field("wan[wan5].rate_mbit")
+    assert page.effect_of(field) == "at once"
+    assert page.effect_of(page.field("wan[wan5].mtu")) == "restarts; the other end has to follow"
+    for colour in ("dark", "light"):
+        page.paint(colour)
+        assert page.findings(axe) == []
+    field.send_keys("lots" + Keys.ENTER)
+    page.until(lambda: "refused, nothing has changed" in page.text(".told"))
+    assert "rate_mbit" in page.text(".told li")
+    page.field("wan[wan5].rate_mbit").clear()
+    page.field("wan[wan5].rate_mbit").send_keys("88" + Keys.ENTER)
+    page.until(lambda: "This would change: wan[wan5].rate_mbit: default → 88" in page.words(".told"))
+    page.shot("fields")
+    assert file.read_text() == before
+    page.press(Keys.TAB, Keys.TAB, Keys.ENTER)  # from what was told to Check, to Apply
+    page.until(lambda: "Changed, in the file and in what runs" in page.text(".told"))
+    assert "rate_mbit = 88" in file.read_text()
+    page.until(lambda: "admin (admin): set wan[wan5].rate_mbit: default → 88" in page.text("main"))
+    page.driver.set_window_size(400, 800)
+    assert page.driver.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+    assert page.findings(axe) == []
+    page.shot("fields-phone")
+    page.field("wan[wan5].rate_mbit").clear()
+    page.field("wan[wan5].rate_mbit").send_keys(Keys.ENTER)
+    page.until(lambda: "This would change: wan[wan5].rate_mbit: 88.0 → default" in page.words(".told"))
+    page.click("Apply")
+    page.until(lambda: "Changed," in page.text(".told"))
+    assert "rate_mbit = 88" not in file.read_text()
+    assert running.pids("site") == pids
+    severe = [line for line in page.errors() if "422" not in line]  # Chromium logs every answer above 399
+    assert severe == []
+
+
+@pytest.mark.parametrize("side", ["site"], indirect=True)
+def test_whoever_is_no_admin_only_looks_at_fields(page: Page) -> None:
+    page.sign_in("operator")
+    page.go("tunnel/br2", "br2")
+    page.driver.find_element(By.TAG_NAME, "summary").click()
+    assert page.field("wan[wan5].mtu").get_attribute("readonly")
+    assert not page.driver.find_elements(By.XPATH, "//button[text()='Check']")
+
+
 def test_every_page_is_accessible_in_both_colours_and_on_a_phone(page: Page, side: Side, axe: str) -> None:
     page.sign_in("operator")
     name = "br2" if side == "site" else "mt5.bulk"
@@ -156,9 +234,7 @@ def test_every_page_is_accessible_in_both_colours_and_on_a_phone(page: Page, sid
     if side == "hub":
         pages.append(("sites", "Sites"))
     for colour in ("light", "dark"):
-        page.driver.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colour}]}
-        )
+        page.paint(colour)
         for where, heading in pages:
             page.go(where, heading)
             assert page.findings(axe) == [], (colour, heading)
@@ -188,3 +264,13 @@ def test_a_bad_token_is_told(page: Page) -> None:
     page.until(lambda: page.driver.find_elements(By.ID, "token"))
     page.driver.find_element(By.ID, "token").send_keys("nonsense\n")
     page.until(lambda: "no such token" in page.text("#said"))
+
+
+def test_the_chart_library_is_as_npm_has_it(tmp_path: Path) -> None:
+    subprocess.run(["make", "-s", "-C", ROOT, "vendor", f"VENDOR={tmp_path}"], check=True)
+    ours = ROOT / "mpq_supervisor/portal/static/vendor"
+    found = [
+        {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+        for top in (tmp_path, ours)
+    ]
+    assert found[0] == found[1] != {}

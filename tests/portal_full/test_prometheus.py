@@ -14,11 +14,13 @@ import pytest
 
 from tests.netns.portals import Portal
 from tests.netns.product import System, wan_of
-from tests.portal_full.prometheus import RULES, Prometheus, prometheus
+from tests.portal_full.prometheus import INTERVAL, RULES, Prometheus, prometheus
 from tools.acceptance.ground import echo
+from tools.ping import Stream
 from tools.product import Side
 from tools.results import Results
-from tools.topology import WANS
+from tools.sockets import Via
+from tools.topology import HUB, WANS
 from tools.traffic import start_pings
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -69,10 +71,10 @@ def test_minutes_of_work(running: System, portals: dict[Side, Portal], server: P
     lossless = lab.loss_counts()[deployment.flow(LOSSY)]
     # echoes, which no end makes super-packets of: the kernel counts those as one
     streams = [msgspec.structs.replace(echo(deployment, name, RATE), size=SIZE) for name in names]
-    replies = start_pings(lab, "site", streams, SECONDS).result()
-    (gauge,) = server.ask(
-        f'100 * avg_over_time(mpq_path_loss_ratio{{tunnel="{LOSSY}",direction="sent"}}[{SECONDS - 10}s])'
-    )
+    bare = [Stream(name=f"wan{wan}", target=HUB, rate=20.0, size=SIZE, via=Via(device=f"wan{wan}")) for wan in WANS]
+    replies = start_pings(lab, "site", streams + bare, SECONDS).result()
+    lossy = f'mpq_path_loss_ratio{{tunnel="{LOSSY}",direction="sent"}}'
+    (gauge,) = server.ask(f"100 * avg_over_time({lossy}[{SECONDS - 10}s] offset {INTERVAL}s)")
     firing = [alert["labels"] for alert in server.get("alerts")["alerts"] if alert["state"] == "firing"]
     server.until_scraped(2)
     outside = {key: capture.stop() for key, capture in captures.items()}
@@ -103,11 +105,15 @@ def test_minutes_of_work(running: System, portals: dict[Side, Portal], server: P
         probes = [mean_ms(grown, "mpq_path_probe_rtt_seconds", name) for name in mine]
         gauges = server.ask(f'1e3 * avg_over_time(mpq_path_rtt_seconds{{wan="wan{wan}"}}[{SECONDS}s])')
         pings = [replies[name].window().p50_ms for name in mine]
-        kinds = {"ping": pings, "probe": probes, "smoothed": [one.values[0] for one in gauges]}
+        bare_wan = replies[f"wan{wan}"].window().p50_ms
+        smoothed = [one.values[0] for one in gauges]
+        kinds = {"bare": [bare_wan], "ping": pings, "probe": probes, "smoothed": smoothed}
         for kind, values in kinds.items():
             results.add(f"prometheus.wan{wan}.{kind}_rtt", values, "ms")
             assert min(values) >= 0.98 * rtt, (wan, kind, values)
         for kind in ("probe", "smoothed"):
+            beyond = median(kinds[kind]) - bare_wan
+            results.add(f"prometheus.wan{wan}.{kind}_rtt.beyond_the_bare_wan", [beyond], "ms")
             results.add(f"prometheus.wan{wan}.{kind}_rtt.off", [apart(median(kinds[kind]), rtt)], "%", target=10)
     injected = 100 * (dropped.lost - lossless.lost) / (dropped.seen - lossless.seen)
     arrived = hub_received(portals["hub"]) - at_the_hub

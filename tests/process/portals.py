@@ -9,6 +9,7 @@ import logging
 import secrets
 import shutil
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
@@ -72,9 +73,12 @@ class Portals:
         self.plan = msgspec.structs.replace(plan, portal=portal, supervisor=supervisor)
         self.rig = Rig(self.plan, runtime)
         self.feed = Feed(self.rig.fleet.status)
-        configuration = SimpleNamespace(plan=self.plan, fields=lambda name: (FIELD,), patch=self._patch)
+        configuration = SimpleNamespace(
+            plan=self.plan, fields=lambda name: (FIELD,), patch=self._patch, foresee=self._foresee
+        )
         self.patched: list[tuple[str, dict[str, Value]]] = []
         self.refusal: ChangeRefused | None = None
+        self.trusted: ssl.SSLContext | None = None
         inquiry = Inquiry(self.feed.ask)
         self.control = Control(self.rig.fleet, cast(Configuration, configuration), self.rig.network, inquiry)
         LOG.addHandler(self.feed)
@@ -108,9 +112,14 @@ class Portals:
 
     def _patch(self, name: str, changes: dict[str, Value]) -> Preview:
         """In the place of `Configuration.patch`."""
+        preview = self._foresee(name, changes)
+        self.patched.append((name, changes))
+        return preview
+
+    def _foresee(self, name: str, changes: dict[str, Value]) -> Preview:
+        """In the place of `Configuration.foresee`."""
         if self.refusal is not None:
             raise self.refusal
-        self.patched.append((name, changes))
         return Preview((Change(FIELD.path, "1400", "1300", Effect.RESTART, True),), {name: "restart"})
 
     async def _tick(self) -> None:
@@ -141,8 +150,14 @@ class Portals:
         data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
         return await asyncio.to_thread(self._ask, method, path, data, sent)
 
+    def connect(self) -> http.client.HTTPConnection:
+        """To the portal, by TLS where it has a certificate."""
+        if self.trusted is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=self.trusted)
+
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = self.connect()
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -155,7 +170,7 @@ class Portals:
         return await asyncio.to_thread(self._ask_all, inputs, role)
 
     def _ask_all(self, inputs: Iterable[Input], role: str) -> list[Answer]:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+        with closing(self.connect()) as connection:
             answers = []
             for one in inputs:
                 headers = {**one.headers, "Authorization": f"Bearer {TOKENS[role]}"}

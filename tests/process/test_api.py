@@ -186,6 +186,9 @@ def test_the_configuration_of_a_tunnel(run: Run, site_plan: HostPlan, tmp_path: 
                 {"path": "wan[wan5].mtu", "value": 1400, "effect": "restart", "coupled": True}
             ]
             assert (await portals.ask("PATCH", path, "operator", changes)).status == 403
+            assert (await portals.ask("PATCH", f"{path}?only_try=true", "operator", changes)).status == 403
+            done = await portals.ask("PATCH", f"{path}?only_try=true", "admin", changes)
+            assert (done.json()["workers"], portals.patched) == ({"br2": "restart"}, [])
             done = await portals.ask("PATCH", path, "admin", changes)
             assert done.json()["workers"] == {"br2": "restart"}
             assert done.json()["fields"][0]["effect"] == "restart"
@@ -197,6 +200,7 @@ def test_the_configuration_of_a_tunnel(run: Run, site_plan: HostPlan, tmp_path: 
                 assert (await portals.ask("PATCH", path, "admin", bad)).status == 400
             for refusal, status in ((ChangeRefused(["wan[1].mtu: no"]), 422), (FileDiffers(["differs"]), 409)):
                 portals.refusal = refusal
+                assert (await portals.ask("PATCH", f"{path}?only_try=1", "admin", changes)).status == status
                 assert (await portals.ask("PATCH", path, "admin", changes)).status == status
             found = await portals.audits(2)
             assert found[0]["text"] == "admin (admin): set wan[wan5].mtu: 1400 → 1300"

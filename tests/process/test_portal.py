@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import signal
+import ssl
 from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mpq_supervisor import portal_process
+from mpq_supervisor import pki, portal_process
 from mpq_supervisor.plan import HostPlan
 from tests.process.portals import EXPIRED, Portals
 
@@ -116,5 +119,25 @@ def test_it_ends_with_its_supervisor(run: Run, site_plan: HostPlan, tmp_path: Pa
             portals.feed.close_channel()
             await portals.rig.until(lambda: portals.pids[-1] is None)
             assert not psutil.pid_exists(pid)
+
+    run(body())
+
+
+def test_tls_by_its_own_certificate(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    """The key is the supervisor's to read: the portal takes it before it gives up its uid."""
+    authority = pki.issue_authority()
+    pki.save(authority, tmp_path, "ca")
+    pki.save(pki.issue_hub(authority, "portal.test", (IPv4Address("127.0.0.1"),)), tmp_path, "portal")
+    certificate, key = tmp_path / "portal.crt", tmp_path / "portal.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+
+    async def body() -> None:
+        portals = Portals(site_plan, tmp_path, certificate=str(certificate), key=str(key))
+        portals.trusted = ssl.create_default_context(cafile=tmp_path / "ca.crt")
+        async with portals:
+            assert len((await portals.get("/api/v1/tunnels")).json()) == 6
+            portals.trusted = None
+            with pytest.raises((http.client.HTTPException, ConnectionError)):
+                await portals.get("/api/v1/tunnels")
 
     run(body())

@@ -278,6 +278,15 @@ def test_a_patch_is_in_the_file_and_runs(host: Host) -> None:
     assert describe(host.running.reload()) == []
 
 
+def test_what_a_patch_would_do(host: Host) -> None:
+    before = host.file.read_bytes()
+    foreseen = host.running.foresee("br1", {"wan[wan4].mtu": 1300})
+    with pytest.raises(ChangeRefused, match=r"wan\[0\]\.mtu"):
+        host.running.foresee("br1", {"wan[wan4].mtu": 100})
+    assert (host.file.read_bytes(), host.applied) == (before, [])
+    assert host.running.patch("br1", {"wan[wan4].mtu": 1300}) == foreseen
+
+
 def test_a_patch_of_a_class(host: Host) -> None:
     with pytest.raises(ChangeRefused, match=r"class\[bulk\]\.txqueuelen: the file has no \[\[class\]\] of that name"):
         host.running.patch("br1", {"class[bulk].txqueuelen": 55})

@@ -76,7 +76,7 @@ class ChangedField(msgspec.Struct, frozen=True):
 
 
 class ConfigChanged(msgspec.Struct, frozen=True):
-    """What was changed, and what becomes of which worker: restart, add, remove, or sites; the others go on."""
+    """What was changed, or would be, and what becomes of which worker: restart, add, remove, sites; others go on."""
 
     fields: tuple[ChangedField, ...]
     workers: dict[str, WorkerChange]

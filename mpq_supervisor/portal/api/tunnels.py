@@ -99,13 +99,18 @@ async def config(request: Request[Any, Any, Any], name: Name) -> list[ConfigFiel
 
 
 @patch("/tunnels/{name:str}/config", tags=["tunnels"], role=Role.ADMIN)
-async def configure(request: Request[Any, Any, Any], name: Name, data: ConfigChange) -> ConfigChanged:
-    """Change some of them, in the file and in what runs. What cannot be changes nothing."""
+async def configure(
+    request: Request[Any, Any, Any], name: Name, data: ConfigChange, only_try: bool = False
+) -> ConfigChanged:
+    """Change some of them, in the file and in what runs; or only say what that would do, or why it is refused.
+
+    What cannot be changes nothing.
+    """
     parts, who = parts_of(request), who_of(request)
     tunnel = parts.tunnel(name)
-    response = await _ask(request, Order("patch", (name,), by=who.name, changes=data.changes))
+    response = await _ask(request, Order("try" if only_try else "patch", (name,), by=who.name, changes=data.changes))
     preview = response.preview or Preview((), {})
-    for change in preview.fields:
+    for change in () if only_try else preview.fields:
         parts.audit(who, f"set {change.path}", change.old or "default", change.new or "default", tunnel)
     fields = (ChangedField(c.path, c.old, c.new, WORDS[c.effect], c.coupled) for c in preview.fields)
     return ConfigChanged(tuple(fields), preview.workers)

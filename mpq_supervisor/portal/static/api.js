@@ -3,9 +3,10 @@
 const KEY = "mpq-token";
 
 export class Refused extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, extra = null) {
     super(detail);
     this.status = status;
+    this.extra = extra;
   }
 }
 
@@ -18,7 +19,7 @@ export async function ask(path, method = "GET", body = undefined) {
   const response = await fetch(`/api/v1/${path}`, { method, headers, body: JSON.stringify(body) });
   const text = await response.text();
   const answer = text ? JSON.parse(text) : null;
-  if (!response.ok) throw new Refused(response.status, answer?.detail ?? response.statusText);
+  if (!response.ok) throw new Refused(response.status, answer?.detail ?? response.statusText, answer?.extra);
   return answer;
 }
 

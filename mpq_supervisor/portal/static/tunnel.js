@@ -3,6 +3,7 @@
 import { ask } from "./api.js";
 import { chart } from "./charts.js";
 import { badge, bytes, duration, eventList, h, ms, percent, rate, unknown } from "./dom.js";
+import { fields } from "./fields.js";
 
 const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["2 days", 172800], ["30 days", 2592000], ["1 year", 31622400]];
 const FRESH = 3600;
@@ -82,7 +83,7 @@ export async function tunnel(app, name) {
         button("restart", "Restart"), button("stop", "Stop"), button("start", "Start"),
         app.may("operator") ? null : h("small", {}, "for operators")),
       h("div", { class: "row", role: "group", "aria-label": "Time shown" }, ranges, h("small", {}, "drag in a chart to zoom")),
-      charts.map((one) => one.element), facts, events),
+      charts.map((one) => one.element), facts, fields(app, name), events),
     update,
     close() {
       clearInterval(timer);

@@ -2,7 +2,8 @@
 
 Each target gets its share of the time in a process of its own, one after the other, and begins with its corpus and
 with what earlier runs have found, in build/fuzz. An input that breaks an invariant is kept as
-build/fuzz/TARGET-crash-…; then the target begins again. Exit code 1 if there was one.
+build/fuzz/TARGET-crash-…; then the target begins again. Exit code 1 if there was one. Executions are added up over
+runs in build/fuzz/executions.json (`fuzz.executions.ever`).
 
     python -m tests.fuzz --keep         instead: the smallest inputs of build/fuzz go into the corpora
 """
@@ -18,11 +19,16 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from tests.fuzz.corpus import CORPORA, inputs
 from tests.fuzz.native import NAMES, fuzzer
 from tools.results import Results
 
 WORK = Path("build/fuzz")
+EXECUTIONS = WORK / "executions.json"
+WANTED = 10_000_000
+"""Executions, over all targets and runs."""
 MAX_INPUT = 4096
 MAX_KEPT = 40
 """Inputs of a corpus, the smallest first; more would make `make test` slow."""
@@ -58,11 +64,13 @@ def main() -> int:
     outcomes = {}
     for name in names:
         outcomes[name] = outcome = run(name, options.seconds / len(names))
+        ever = add_up(EXECUTIONS, name, outcome.executions)
         results.add(f"fuzz.{name}.executions", [outcome.executions], "")
         results.add(f"fuzz.{name}.rate", [outcome.executions / outcome.seconds], "1/s")
         results.add(f"fuzz.{name}.coverage", [outcome.coverage], "edges")
         results.add(f"fuzz.{name}.findings", [outcome.findings], "", target=0)
-    results.add("fuzz.executions", [sum(outcome.executions for outcome in outcomes.values())], "", better="higher")
+    results.add("fuzz.executions", [sum(outcome.executions for outcome in outcomes.values())], "")
+    results.add("fuzz.executions.ever", [sum(ever.values())], "", target=WANTED, better="higher")
     results.write(Path("build/fuzz.json"))
     print(results.table())
     return int(any(outcome.findings for outcome in outcomes.values()))
@@ -85,6 +93,15 @@ def run(name: str, seconds: float) -> Outcome:
         (WORK / f"{name}-{findings}.log").write_text(log)
         print(f"{name}: finding {findings}, see {WORK}/{name}-{findings}.log", file=sys.stderr)
     return Outcome(executions, time.monotonic() - begun, coverage, findings)
+
+
+def add_up(path: Path, name: str, executions: int) -> dict[str, int]:
+    """Note what a target has done; the executions of every target so far, in all runs. Raises `ValueError` where the
+    file is not ours."""
+    ever = msgspec.json.decode(path.read_bytes(), type=dict[str, int]) if path.exists() else {}
+    ever[name] = ever.get(name, 0) + executions
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(ever)) + b"\n")
+    return ever
 
 
 def keep(name: str) -> None:

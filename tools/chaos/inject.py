@@ -145,7 +145,11 @@ class Injector:
     # ------------------------------------------------------------ interfaces, addresses, ways
 
     def _delete_tun(self, fault: Fault) -> None:
-        self._lab.run(fault.side, ["ip", "link", "del", fault.victim])
+        """Returns when the worker has ended that held it: until then everything looks as if nothing had happened."""
+        workers = self._system.workers(fault.side).values()
+        with self._system.hold(fault.side, next(w.name for w in workers if w.tun == fault.victim)) as held:
+            self._lab.run(fault.side, ["ip", "link", "del", fault.victim])
+            held.wait_end()
 
     def _wan_down(self, fault: Fault) -> None:
         self._lab.run("site", ["ip", "link", "set", fault.victim, "down"])

@@ -63,6 +63,14 @@ class System:
 
     # ------------------------------------------------------------ looking
 
+    def answers(self, side: Side) -> bool:
+        """Whether a supervisor can be asked there."""
+        try:
+            self.status(side)
+        except OSError:
+            return False
+        return True
+
     def status(self, side: Side) -> HostStatus:
         """What `ctl status` says. Raises OSError when no supervisor answers, or not to the end."""
         try:

@@ -37,6 +37,9 @@ class FakeSystem:
     def runs(self, side: str) -> bool:
         return True
 
+    def answers(self, side: str) -> bool:
+        return True
+
     def ctl(self, *_: object, **__: object) -> None: ...
 
     def leaks(self) -> Leaks:

@@ -68,6 +68,10 @@ class Injector:
         """Inject the fault and return at its end."""
         self._doers[fault.kind](fault)
 
+    def start(self, side: Side) -> None:
+        """The next supervisor of an end, in the place of one that is dead."""
+        self._succeed(side, self._system.start)
+
     def restore(self) -> None:
         """Give the WANs the addresses that they had at the beginning."""
         for wan in self._moved:
@@ -95,7 +99,7 @@ class Injector:
     def _end_supervisor(self, side: Side, number: signal.Signals) -> None:
         end(self._system.products[side].pid, number)
         pause(RESTART_DELAY)
-        self._succeed(side, self._system.start)
+        self.start(side)
 
     def _stop_supervisor(self, fault: Fault) -> None:
         """As the service manager's watchdog finds it, and ends it."""
@@ -106,12 +110,14 @@ class Injector:
     def _stop_service(self, fault: Fault) -> None:
         self._system.stop(fault.side)
         pause(RESTART_DELAY)
-        self._succeed(fault.side, self._system.start)
+        self.start(fault.side)
 
     def _succeed(self, side: Side, begin: Callable[[Side], None]) -> None:
-        """The next supervisor of an end, in the group of the last one."""
-        begin(side)
-        self._memory[side].take(self._system.products[side].pid)
+        """In the group of the last one, also if it takes too long until it is ready."""
+        try:
+            begin(side)
+        finally:
+            self._memory[side].take(self._system.products[side].pid)
 
     # ------------------------------------------------------------ what a host runs short of
 

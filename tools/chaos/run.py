@@ -87,7 +87,7 @@ def run(
         try:
             if up is None:
                 say(f"     {states(system)}")
-                _put_in_order(system, places)
+                _put_in_order(system, injector, places)
             leaks = system.lab.leaks()
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # TimeoutError is one
             violations.append(f"the run ends with {fault}: {error}")
@@ -148,11 +148,13 @@ def _until_up(system: System, places: Mapping[str, Place], seconds: float) -> in
     return time.monotonic_ns()
 
 
-def _put_in_order(system: System, places: Mapping[str, Place]) -> None:
+def _put_in_order(system: System, injector: Injector, places: Mapping[str, Place]) -> None:
     """What an operator would do, so that the next fault finds a whole system. Raises `TimeoutError` if it is none."""
     for side in SIDES:
         if not system.runs(side):
-            system.start(side)
+            injector.start(side)
+    until(lambda: all(map(system.answers, SIDES)), lambda: states(system), seconds=60)
+    for side in SIDES:
         system.lab.ctl(side, "start", "all", wait=PATIENCE)
     until(lambda: whole(system, places), lambda: states(system), seconds=60)
 

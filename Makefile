@@ -62,7 +62,7 @@ test: lint build/relay build/load build/copy build/clock.so ## lint, types, impo
 	@$(PY) -m pytest
 
 # ONLY="api history" runs some of its files, SECONDS=30 shortens what is measured over time (60).
-portal-test: venv build/relay ## the portal: page in Chromium, API, history, alarms, Prometheus, load; writes build/portal
+portal-test: venv build/relay build/clock.so ## the portal: page in Chromium, API, history, alarms, Prometheus, load; writes build/portal
 	@$(MAKE) -s system DEB_COMMANDS="$(DEB_COMMANDS) chromium:chromium chromedriver:chromium-driver npm:npm \
 	  prometheus:prometheus"
 	@MPQ_SECONDS=$(or $(SECONDS),60) $(PY) -m pytest $(if $(ONLY),$(ONLY:%=tests/portal_full/test_%.py),tests/portal_full)

@@ -29,6 +29,7 @@ from tests.netns.portals import Portal
 from tests.netns.product import System
 from tests.process.killed_writer import kill_often
 from tests.process.portals import Portals
+from tools.chaos.clock import Clock
 from tools.product import Side
 from tools.results import Results, percentile
 from tools.wait import until
@@ -45,6 +46,8 @@ SUPERVISOR_KILLS = round(25 * SHARE)
 SERIES = 21
 """18 tunnels and three classes."""
 YEAR = 365 * DAY
+SET_BACK = (-600.0, -1200.0, -1800.0)
+"""Seconds that a clock is wrong by, one after the other: less than the finest samples are kept."""
 
 
 def committed(directory: Path) -> Rows:
@@ -125,6 +128,42 @@ def test_a_portal_that_is_killed(
             results.add("history.portal_kills", [PORTAL_KILLS], "of a portal at work")
             results.add("history.portal_kills.samples", [seen], "samples")
             results.add("history.portal_kills.samples_lost", [lost], "samples", target=0)
+            assert lost == 0
+
+    run(body())
+
+
+def test_a_clock_that_is_set_back(
+    run: Run, site_plan: HostPlan, tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a portal at work, which goes on meanwhile, and once dies on it."""
+    clock = Clock(tmp_path / "clock")
+    for name, value in clock.environment.items():
+        monkeypatch.setenv(name, value)
+
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            directory, lost = portals.directory / "portal", 0
+            await until_true(lambda: begun(directory))
+            for wrong in SET_BACK:
+                before = committed(directory)
+                clock.set(wrong)
+
+                def goes_on(before: Rows = before, wrong: float = wrong) -> bool:
+                    new = committed(directory).keys() - before.keys()
+                    return sum(abs(t - time.time() - wrong) < 60 for _, t, _ in new) > 3 * len(portals.plan.workers)
+
+                await until_true(goes_on)
+                lost += missing(before, committed(directory))
+            pid = portals.portal.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await portals.rig.until(lambda: portals.portal.pid not in (pid, None))
+            await portals.until_answering()
+            lost += missing(before, committed(directory))
+            results.add("history.clock.set_back", [-SET_BACK[-1]], "s")
+            results.add("history.clock.samples", [len(committed(directory))], "samples")
+            results.add("history.clock.samples_lost", [lost], "samples", target=0)
             assert lost == 0
 
     run(body())

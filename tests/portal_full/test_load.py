@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import msgspec
 import pytest
@@ -82,10 +83,10 @@ def test_what_the_portal_costs_a_worker(running: System, results: Results) -> No
     for side in costs["with"]:
         for what, by_side in costs.items():
             results.add(f"overhead.{side}.{what}", by_side[side], "us/packet")
-        more = [
-            100 * (one / other - 1) for one, other in zip(costs["with"][side], costs["without"][side], strict=True)
-        ]
-        results.add(f"overhead.{side}", more, "%", target=OVERHEAD)
+        pairs = zip(costs["with"][side], costs["without"][side], strict=True)
+        results.add(f"overhead.{side}.pairs", [100 * (one / other - 1) for one, other in pairs], "%")
+        more = median(costs["with"][side]) / median(costs["without"][side]) - 1
+        results.add(f"overhead.{side}", [100 * more], "%", target=OVERHEAD)
 
 
 # ---------------------------------------------------------------- helpers
@@ -139,7 +140,7 @@ def cost_of_packets(running: System) -> dict[Side, float]:
     workers: dict[Side, int] = {"site": running.pids("site")["br2"], "hub": running.pids("hub")["mt5.bulk"]}
     before = {side: cpu_ns(pid) for side, pid in workers.items()}
     flow = load(running.deployment, "br2", "up", BUSY_MBIT)
-    carried = start_load(running.lab, "site", "hub", [flow], SECONDS / ROUNDS).result()["br2"]
+    carried = start_load(running.lab, "site", "hub", [flow], SECONDS / 4).result()["br2"]
     return {side: (cpu_ns(pid) - before[side]) / 1e3 / carried.received for side, pid in workers.items()}
 
 

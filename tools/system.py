@@ -32,7 +32,7 @@ class System:
         self.tunnels = deployment.tunnels
         self.products: dict[Side, Product] = {}
         self.configs: dict[Side, Path] = {"site": deployment.site, "hub": deployment.hub}
-        self.misses = 0  # see `holding`
+        self.misses = 0  # see `hold`
 
     # ------------------------------------------------------------ running
 

@@ -87,8 +87,7 @@ def main(arguments: list[str]) -> int:
         outcome = run(system, injector, plan, places, lambda line: _say(console, line), interrupt)
         load.stop()
         streams, loads = probes.result(), load.result()
-        injector.restore()
-        left = left_behind(system, before)
+        left = left_behind(system, injector, before)
         LOGS.mkdir(parents=True, exist_ok=True)
         for side in SIDES:
             shutil.copy(lab.directory / f"{side}.log", LOGS)

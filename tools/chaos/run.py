@@ -28,6 +28,9 @@ SETTLE = 1.0
 WARM_UP = 11.0
 """Seconds before the first fault: a worker that dies sooner than 10 s after Ready is restarted with a pause."""
 
+FAILURES = (OSError, RuntimeError, subprocess.SubprocessError, psutil.Error)
+"""Of looking at a system and of putting it in order, where it is in no order; TimeoutError is an OSError."""
+
 
 class Outcome(msgspec.Struct, frozen=True):
     """The faults as they came, what went wrong beside them, and the share of CPU that was idle meanwhile."""
@@ -89,7 +92,7 @@ def run(
                 say(f"     {states(system)}")
                 _put_in_order(system, injector, places)
             leaks = system.lab.leaks()
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # TimeoutError is one
+        except FAILURES as error:
             violations.append(f"the run ends with {fault}: {error}")
             break
         if leaks.site + leaks.hub > leaked:
@@ -106,11 +109,12 @@ def settled(system: System) -> Inventory:
     return take_inventory(system)
 
 
-def left_behind(system: System, before: Inventory) -> list[str]:
+def left_behind(system: System, injector: Injector, before: Inventory) -> list[str]:
     """What the hosts have too much or too little of since `before`, in words."""
     try:
+        injector.restore()
         return differences(before, settled(system))
-    except OSError as error:
+    except FAILURES as error:
         return [f"the hosts cannot be looked at: {error}"]
 
 

@@ -44,7 +44,8 @@ def main(args: list[str]) -> int:
     except PermissionError:
         return _complain(f"you may not use {options.runtime_dir / SOCKET_NAME}", Code.REFUSED)
     except OSError as error:
-        return _complain(f"no supervisor at {options.runtime_dir / SOCKET_NAME}: {error}", Code.UNREACHABLE)
+        path = options.runtime_dir / SOCKET_NAME
+        return _complain(f"no supervisor at {path}: {error.strerror or error}", Code.UNREACHABLE)
     except msgspec.MsgspecError as error:
         return _complain(f"{options.runtime_dir / SOCKET_NAME}: no answer: {error}", Code.UNREACHABLE)
     if options.json:

@@ -109,6 +109,8 @@ def _look(path: Path) -> tuple[HostStatus | str, tuple[Alarm, ...]]:
         if response.status is None:
             return "; ".join(response.lines), ()
         found = ask(path, Request("alarms")).alarms
-    except (OSError, msgspec.MsgspecError) as error:
-        return f"no supervisor at {path}: {error}", ()
+    except OSError as error:
+        return f"no supervisor at {path}: {error.strerror or error}", ()
+    except msgspec.MsgspecError as error:
+        return f"{path}: no answer: {error}", ()
     return response.status, found.alarms if found is not None else ()

@@ -58,4 +58,7 @@ def test_what_does_not_serve_comes_first_where_not_all_fit() -> None:
 
 def test_without_a_supervisor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert top.main(Namespace(runtime_dir=tmp_path, once=True)) == 4
-    assert "no supervisor at" in capsys.readouterr().err
+    assert (
+        capsys.readouterr().err
+        == f"mpq-supervisor top: no supervisor at {tmp_path}/ctl.sock: No such file or directory\n"
+    )

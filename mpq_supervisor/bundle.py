@@ -7,6 +7,7 @@ Everything is text, bounded, and goes through `scrub`.
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import subprocess
 import sys
@@ -77,13 +78,13 @@ def main(options: Namespace) -> int:
 
 def collect(config: Path, runtime: Path) -> dict[str, str]:
     """All parts by their names, without secrets."""
-    text = _try(lambda: read(config))
+    text = _try(lambda: _read(config))
     state = _state_directory(text)
     parts = {
         "version": f"mpq {__version__}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n",
         "config/mpq.toml": text,
         "config/problems": _try(lambda: _problems(text)),
-        "config/unconfirmed.toml": _try(lambda: read(state / "unconfirmed.toml")),
+        "config/unconfirmed.toml": _try(lambda: _read(state / "unconfirmed.toml")),
         "state/files": _try(
             lambda: _run(shlex.join(["ls", "-lan", *map(str, (config.parent, state, state / "portal", runtime))]))
         ),
@@ -119,6 +120,23 @@ def _try(part: Callable[[], str]) -> str:
         return part()
     except (OSError, ConfigError, ValueError, msgspec.MsgspecError) as error:
         return f"cannot be had: {error}\n"
+
+
+def _read(path: Path) -> str:
+    """A configuration, as whom its directory belongs to: who has taken over that user may have put a link there to
+    what only root may read, and this goes to somebody far away."""
+    owner, groups = path.parent.stat(), os.getgroups()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return read(path)
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        return read(path)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def _problems(text: str) -> str:

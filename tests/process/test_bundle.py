@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,28 @@ def test_names_of_files_are_no_commands(tmp_path: Path, monkeypatch: pytest.Monk
     directory.mkdir()
     (directory / "mpq.toml").write_text("role = 'site'")
     assert "mpq.toml" in bundle.collect(directory / "mpq.toml", directory)["state/files"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of another user")
+def test_a_link_to_what_only_root_may_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put there by whoever has taken over the supervisor."""
+    monkeypatch.setattr(bundle, "_COMMANDS", {})
+    with tempfile.TemporaryDirectory(prefix="mpq-bundle-", dir="/var/tmp") as name:
+        theirs = Path(name, "etc")
+        theirs.mkdir()
+        Path(name).chmod(0o711)
+        secret, file = Path(name, "secret"), theirs / "mpq.toml"
+        secret.write_text("of root alone")
+        secret.chmod(0o600)
+        file.write_text("role = 'site'")
+        os.chown(theirs, 46_999, 46_999)
+        assert bundle.collect(file, theirs)["config/mpq.toml"] == "role = 'site'"
+        file.unlink()
+        file.symlink_to(secret)
+        parts = bundle.collect(file, theirs)
+        assert "of root alone" not in "".join(parts.values())
+        assert parts["config/mpq.toml"].startswith("cannot be had: ")
+        assert (os.geteuid(), os.getegid()) == (0, 0)
 
 
 def test_a_part_is_bounded(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

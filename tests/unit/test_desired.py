@@ -58,7 +58,7 @@ def test_site_tables(site: HostPlan) -> None:
 
 def test_site_tuns(site: HostPlan) -> None:
     want = desired(site, THERE)
-    assert TunLink("br2", 1400, 200) in want.links
+    assert TunLink("br2", 1400, 500) in want.links
     assert {a for a in want.addresses if a.interface == "br2"} == {
         Address("br2", "10.200.11.5", 32),
         Address("br2", "fd6d:7071:0:1::5", 128),

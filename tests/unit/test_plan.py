@@ -50,8 +50,8 @@ def test_nine_tunnels_to_the_letter() -> None:
     assert [t.uid for t in plan.tunnels] == list(range(47000, 47009))
     assert [(t.door, t.dscp, t.priority, t.txqueuelen) for t in plan.tunnels[3:6]] == [
         (7, 46, 6, 100),
-        (9, 8, 2, 200),
-        (8, 0, 0, 150),
+        (9, 8, 2, 500),
+        (8, 0, 0, 500),
     ]
     assert {t.mtu for t in plan.tunnels} == {1400}
     assert {t.hub_addresses for t in plan.tunnels} == {("198.51.100.2",)}

@@ -234,8 +234,9 @@ class Control:
         try:
             match request.command:
                 case "confirm":
-                    waited = configuration.confirm()
-                    return Response(Code.OK) if waited else Response(Code.FAILED, ("nothing waits to be confirmed",))
+                    if configuration.confirm():
+                        return Response(Code.OK, ("confirmed",))
+                    return Response(Code.FAILED, ("nothing waits to be confirmed",))
                 case "plan":
                     preview = configuration.preview(request.text)
                     code = Code.DIFFERENT if preview.fields or preview.workers else Code.OK
@@ -244,6 +245,8 @@ class Control:
                     preview = configuration.rollback()
                 case "commit" if request.confirm:
                     preview = configuration.commit(request.confirm)
+                    last = f"goes back in {request.confirm:g} s unless `ctl confirm` comes"
+                    return self._tell(request.command, preview, last)
                 case _:
                     preview = configuration.reload()
         except ChangeRefused as refused:
@@ -255,8 +258,8 @@ class Control:
             log.error("%s: %s", command, line, extra=marks(Kind.CONFIG))
         return _refusal(refused)
 
-    def _tell(self, command: str, preview: Preview) -> Response:
-        lines = tuple(describe(preview)) or ("nothing changed",)
+    def _tell(self, command: str, preview: Preview, *more: str) -> Response:
+        lines = (*(describe(preview) or ["nothing changed"]), *more)
         for line in lines:
             log.info("%s: %s", command, line, extra=marks(Kind.CONFIG))
         return Response(Code.OK, lines, preview=preview)

@@ -164,6 +164,8 @@ def test_changes_of_the_configuration(run: Run, site_plan: HostPlan, tmp_path: P
             assert json.loads(capsys.readouterr().out)["preview"]["workers"] == {"br1": "restart"}
             assert await served.ctl("commit", "--confirm", "60") == 0
             assert await served.ctl("confirm") == 0
+            last = capsys.readouterr().out.splitlines()[-2:]
+            assert last == ["goes back in 60 s unless `ctl confirm` comes", "confirmed"]
             assert await served.ctl("commit") == 0
             assert await served.ctl("rollback") == 0
             assert changes.asked == [

@@ -57,6 +57,10 @@ class Desired(msgspec.Struct, frozen=True):
     rules: frozenset[Rule] = frozenset()
     shapers: frozenset[Shaper] = frozenset()
 
+    def everything(self) -> frozenset[object]:
+        """All of it, of every kind."""
+        return self.links | self.addresses | self.lan_addresses | self.routes | self.rules | self.shapers
+
 
 Last = Mapping[tuple[str, int], str]
 """By WAN and IP version, the address that it had last."""

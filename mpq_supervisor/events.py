@@ -26,6 +26,7 @@ class Kind(StrEnum):
     ALARM = "alarm"  # a rule of the portal was broken, or holds again
     AUDIT = "audit"  # somebody changed something through the portal
     HISTORY = "history"  # the record has a gap, or goes on
+    REPAIR = "repair"  # others took away something of ours in the host's network; it was put back
 
 
 MESSAGE_ID = {
@@ -39,6 +40,7 @@ MESSAGE_ID = {
     Kind.ALARM: "3b1c5ddc4f1b4d0c9e9c4e0ab3c8a008",
     Kind.AUDIT: "3b1c5ddc4f1b4d0c9e9c4e0ab3c8a009",
     Kind.HISTORY: "3b1c5ddc4f1b4d0c9e9c4e0ab3c8a00a",
+    Kind.REPAIR: "3b1c5ddc4f1b4d0c9e9c4e0ab3c8a00b",
 }
 """For `journalctl MESSAGE_ID=…`, see systemd.journal-fields(7)."""
 

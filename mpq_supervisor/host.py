@@ -29,6 +29,7 @@ from mpq_supervisor.network import LinkState, link_state
 from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.reconcile import reconcile
+from mpq_supervisor.repairs import Repairs
 from mpq_supervisor.store import Store, slot_name
 from mpq_supervisor.tun import is_there, open_tun
 from mpq_supervisor.vlan import make_vlans, remove_vlans
@@ -62,6 +63,8 @@ class Host:
         self._last: dict[tuple[str, int], str] = {}  # see `desired`
         self._damper = Damper()
         self._refused: tuple[str, ...] = ()
+        self._in_place = frozenset[object]()  # after the last look
+        self._repairs = Repairs()
         self._guarded: dict[str, int] = {}
         self._guarded_at = -GUARD_INTERVAL
         self.links: dict[str, LinkState] = {}
@@ -118,8 +121,8 @@ class Host:
             self._close_tun(tun)
         self._sockets = {}
         there = self._netlink.snapshot()
-        refused = reconcile(self._netlink, closed(self._plan, there) if on_stop == "closed" else Desired(), there)
-        for line in refused:
+        want = closed(self._plan, there) if on_stop == "closed" else Desired()
+        for line in reconcile(self._netlink, want, there).refused:
             self._log.warning("network: %s", line)
         if on_stop == "open":
             self._table.remove()
@@ -215,18 +218,20 @@ class Host:
         return self._tuns[name]
 
     def _filter(self) -> None:
-        self._table.apply(ruleset.render(self._plan))
+        damaged = [ruleset.TABLE] if self._table.apply(ruleset.render(self._plan)) else []
         self._store.note("nft/table", self._table.seal)
         if self._plan.role == "hub":
-            self._guard.apply(guard.render(self._plan))
+            damaged += [guard.TABLE] if self._guard.apply(guard.render(self._plan)) else []
             self._store.note("nft/guard", self._guard.seal)
+        self._tell_repairs([f"nftables table {name}" for name in damaged])
 
     def _open(self) -> None:
         """Opens what the plan has and we have not. A TUN that somebody deleted is opened anew."""
         there = self._netlink.links()
         for worker in self._plan.workers:
             if worker.tun in self._tuns and worker.tun not in there:
-                self._log.warning("%s: somebody deleted the TUN %s", worker.name, worker.tun)
+                text = "%s: somebody deleted the TUN %s"
+                self._log.warning(text, worker.name, worker.tun, extra=marks(Kind.REPAIR, worker))
                 self._close_tun(worker.tun)
             if worker.tun not in self._tuns:
                 self._tuns[worker.tun] = self._kept_tun(worker.tun) or open_tun(worker.tun)
@@ -291,7 +296,10 @@ class Host:
         states = {wan.name: link_state(wan, there) for wan in self._plan.wans}
         for name, state in states.items():
             self._last |= {(name, v): address for v in (4, 6) if (address := state.local_address(v)) is not None}
-        refused += reconcile(self._netlink, desired(self._plan, there, self._down, self._last), there)
+        outcome = reconcile(self._netlink, desired(self._plan, there, self._down, self._last), there)
+        refused += outcome.refused
+        before, self._in_place = self._in_place, outcome.in_place
+        self._tell_repairs([str(thing) for thing in outcome.done if thing in before and thing in self._in_place])
         for line in refused:
             if line not in self._refused:
                 self._log.warning("network: %s", line)
@@ -318,6 +326,11 @@ class Host:
         wakes_at = self._damper.wakes_at()
         if wakes_at is not None and self._monitor is not None:
             self._monitor.look(max(0.0, wakes_at - time.monotonic()))
+
+    def _tell_repairs(self, things: list[str]) -> None:
+        line = self._repairs.line(things, time.monotonic())
+        if line is not None:
+            self._log.warning("network: %s", line, extra=marks(Kind.REPAIR))
 
     def _tell(self, before: LinkState | None, state: LinkState) -> None:
         word, text = state.condition

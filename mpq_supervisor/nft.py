@@ -26,16 +26,19 @@ class Table:
         self._text = ""
         self._listing = ""
 
-    def apply(self, text: str) -> None:
-        """Replaces the whole table by `text`, at once, unless it is there as we left it. Raises HostFault."""
+    def apply(self, text: str) -> bool:
+        """Replaces the whole table by `text`, at once, unless it is there as we left it. Returns whether it was to be
+        there, and somebody else had changed or deleted it. Raises HostFault."""
         listing = self._list()
         if not self._text and listing and self._seal == _seal(text, listing):
             self._text, self._listing = text, listing  # another process of ours has left it
-        if text == self._text and self._listing == listing:
-            return
+        damaged = bool(self._text) and self._listing != listing
+        if text == self._text and not damaged:
+            return False
         self.changes += 1
         _nft(["-f", "-"], f"table {self._name}\ndelete table {self._name}\n{text}")
         self._text, self._listing = text, self._list()
+        return damaged
 
     def remove(self) -> None:
         """Removes the table; it may be gone already."""

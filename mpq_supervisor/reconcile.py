@@ -6,7 +6,7 @@ What closes comes first (backstops and rules), then what opens (interfaces, addr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import NamedTuple, ParamSpec
 
 from mpq_supervisor import shaping
 from mpq_supervisor.desired import Desired
@@ -17,20 +17,33 @@ from mpq_worker.errors import HostFault
 _P = ParamSpec("_P")
 
 
-def reconcile(netlink: Netlink, want: Desired, there: Snapshot) -> tuple[str, ...]:
-    """Makes the changes and returns what the kernel refused, which is tried again at the next call.
+class Outcome(NamedTuple):
+    """`refused` is tried again at the next call; `done` are rules, routes, … that were set or removed; `in_place` is
+    what is wanted and there."""
+
+    refused: tuple[str, ...]
+    done: tuple[object, ...]
+    in_place: frozenset[object]
+
+
+def reconcile(netlink: Netlink, want: Desired, there: Snapshot) -> Outcome:
+    """Makes the changes.
 
     Raises HostFault if it refuses a rule or a backstop, since then traffic could leave in clear.
     """
     index = {name: link.index for name, link in there.links.items()}
     rules, routes = netlink.own_rules(), netlink.own_routes(there.links)
     refused: list[str] = []
+    done: list[object] = []
+    failed: set[object] = set()
 
     def attempt(what: object, change: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             change(*args, **kwargs)
+            done.append(what)
         except OSError as error:
             refused.append(f"{what}: {error.strerror}")
+            failed.add(what)
 
     for route in want.routes - routes:
         if route.interface is None:
@@ -72,4 +85,9 @@ def reconcile(netlink: Netlink, want: Desired, there: Snapshot) -> tuple[str, ..
             attempt(shaper, shaping.apply, netlink, shaper, i)
     for i in shaped - wanted.keys():
         attempt(f"qdisc of interface {i}", shaping.remove, netlink, i)
-    return tuple(refused)
+    absent: set[object] = {*(want.routes - routes), *(want.rules - rules), *(want.addresses - addresses)}
+    absent |= want.lan_addresses - frozenset(there.addresses)
+    absent |= {tun for tun in want.links if tun.name not in index}
+    absent |= {shaper for shaper in want.shapers if shaper.interface not in index}
+    in_place = want.everything() - (absent | failed).difference(done)
+    return Outcome(tuple(refused), tuple(done), in_place)

@@ -186,7 +186,8 @@ def watched(site: Host, *steps: tuple[Callable[[], object], Callable[[list[str]]
     return seen
 
 
-def test_what_others_delete_is_put_back(site: Host) -> None:
+def test_what_others_delete_is_put_back(site: Host, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     seen = watched(
         site,
         (lambda: run("ip route flush table 110"), lambda _: "unreachable" in run("ip route show table 110")),
@@ -199,6 +200,30 @@ def test_what_others_delete_is_put_back(site: Host) -> None:
         (lambda: run("ip link del br1"), lambda _: "default dev br1" in run("ip route show table 111")),
     )
     assert seen == []
+    told = [record.getMessage() for record in caplog.records if _kind(record) == Kind.REPAIR]
+    routes, table, address, rule, tun, _ = told
+    assert "route unreachable default table 110" in routes.replace("0.0.0.0/0", "default")
+    assert table == "network: put back what was gone: nftables table inet mpq"
+    assert address.startswith("network: put back what was gone: address 10.200.10.1/32 dev cr1, route ")
+    assert rule.startswith("network: put back what was gone: IPv4 rule 10030: fwmark 0x10000/0xff0000")
+    assert tun == "br1: somebody deleted the TUN br1"
+
+
+def _kind(record: logging.LogRecord) -> Kind | None:
+    found: Marks | None = getattr(record, "marks", None)
+    return None if found is None else found.kind
+
+
+def test_what_comes_and_goes_with_a_wan_is_no_repair(site: Host, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    readded = ["ip address add 100.64.5.2/24 dev wan5", "ip route add default via 100.64.5.1 dev wan5 metric 105"]
+    watched(
+        site,
+        (lambda: run("ip address flush dev wan5"), lambda seen: len(seen) == 1),
+        (lambda: run(*readded), lambda _: "default" in run("ip route show table 101")),
+        (lambda: run("ip link set wan4 down"), lambda seen: "wan4" in seen),
+    )
+    assert [record.getMessage() for record in caplog.records if _kind(record) == Kind.REPAIR] == []
 
 
 def test_htb_that_others_delete_is_put_back(net: Net) -> None:

@@ -74,8 +74,9 @@ class Carrier:
         return bool(data) and not self.datapath.datagram(data, now, self._pack(addr))
 
     def datagrams(self) -> list[tuple[bytes, Address]]:
-        """UDP payloads to send, if there is no descriptor to send them to."""
-        return [(data, self._peers[path].session.address) for path, data in self.datapath.take_datagrams()]
+        """UDP payloads to send, if there is no descriptor for them; a connection that is over sends no more."""
+        taken = self.datapath.take_datagrams()
+        return [(data, self._peers[path].session.address) for path, data in taken if path in self._peers]
 
     def packets(self) -> list[bytes]:
         """IP packets for the TUN, if there is no descriptor to write them to."""

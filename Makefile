@@ -174,4 +174,4 @@ vm-test: venv deb ## the package in a small Debian 12 with systemd, VLANs, netwo
 	@nice -n 19 $(PY) -m tools.vm build/mpq_*.deb $(ONLY)
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info mpq_worker/_datapath.c mpq_worker/*.so
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info mpq_worker/_datapath.c mpq_worker/_image.c mpq_worker/*.so

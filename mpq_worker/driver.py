@@ -24,6 +24,7 @@ import msgspec
 import uvloop
 
 from mpq_worker._datapath import Timer
+from mpq_worker._image import Image
 from mpq_worker.channel import Channel, ChannelClosed
 from mpq_worker.contract import (
     HEARTBEAT_INTERVAL,
@@ -54,14 +55,20 @@ from mpq_worker.usage import Usage
 
 STOP_PATIENCE = 0.8
 """Share of the time to stop in that may pass before the other ends are told."""
+TIDY_INTERVAL = 60.0
+"""Seconds from the end of a pass over the zygote's memory to the next one; the first begins after `TIDY_AFTER`."""
+TIDY_AFTER = 2.0
+TIDY_BYTES = 1 << 20
+"""Of a heartbeat: half a millisecond."""
 
 
 class Driver:
     """Runs one core over its descriptors until told to stop. `exit_code` says how it ended."""
 
-    def __init__(self, channel: Channel[ToWorker], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, channel: Channel[ToWorker], loop: asyncio.AbstractEventLoop, image: Image) -> None:
         self._channel: Channel[ToWorker] | None = channel
         self._loop = loop
+        self._image = image
         self._core: SiteTunnel | HubTunnel | None = None
         self._socket: SiteSocket | HubSocket | None = None
         self._tun = -1
@@ -73,6 +80,7 @@ class Driver:
         self._wakeups = 0
         self._beats = 0
         self._beat_due = 0.0
+        self._tidy_due = time.monotonic() + TIDY_AFTER
         self._lag = 0.0
         self._report_due = 0.0
         self._usage = Usage()
@@ -233,6 +241,8 @@ class Driver:
             self._tell(msgspec.structs.replace(report, loop_lag=self._lag, **self._usage.look(now)))
             self._lag = 0.0
         self._flush(now)
+        if now >= self._tidy_due and self._image.give_back(TIDY_BYTES):
+            self._tidy_due = now + TIDY_INTERVAL
         self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
 
     def _begin_stop(self, grace: float) -> None:
@@ -269,10 +279,10 @@ class Driver:
         self._loop.stop()
 
 
-def run(channel: Channel[ToWorker]) -> int:
-    """A worker's life, after isolation. Returns its exit code."""
+def run(channel: Channel[ToWorker], image: Image) -> int:
+    """A worker's life, after isolation; `image` is the zygote's. Returns its exit code."""
     loop = uvloop.new_event_loop()
-    driver = Driver(channel, loop)
+    driver = Driver(channel, loop, image)
     driver.start()
     loop.run_forever()
     return driver.exit_code

@@ -25,6 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,6 +33,7 @@ import msgspec
 import pyprctl
 from cryptography.hazmat.backends import default_backend
 
+from mpq_worker._image import Image
 from mpq_worker.channel import Channel, ChannelClosed, pair
 from mpq_worker.contract import (
     CONTRACT_VERSION,
@@ -247,16 +249,21 @@ def main(
     parser.add_argument("--fd", type=int, required=True, help="the inherited channel")
     arguments = parser.parse_args(argv)
     pyprctl.set_name("mpq-zygote")
+    image = Image()
     if run is None:
         from mpq_worker import driver, rehearsal
 
         rehearsal.rehearse(time.time())
-        run, warm = driver.run, rehearsal.warm
+        run, warm = partial(driver.run, image=image), rehearsal.warm
     preload()
     shed_privileges()
     zygote = Zygote(Channel.from_fd(arguments.fd, ToZygote), run, warm)
     gc.collect()
     gc.freeze()
+    try:
+        image.take()
+    except (OSError, MemoryError) as error:
+        print(f"workers take more memory than they have to: no image of the zygote: {error!r}", file=sys.stderr)
     zygote.serve()
     return 0
 

@@ -11,5 +11,8 @@ class Image:
         """
 
     def give_back(self, size: int) -> bool:
-        """Look at the next `size` bytes of it: a page of this process that has the image's bytes again (a reference
-        was counted and dropped) is given back. True at the end of a pass over all of it."""
+        """Look at the next `size` bytes of it: a page of this process that has the image's bytes again is given back.
+
+        That is one on which a reference was counted and dropped. At the beginning of a pass what malloc holds
+        and nobody uses goes as well. True at the end of a pass over all of it.
+        """

@@ -17,6 +17,9 @@ cdef extern from "<fcntl.h>" nogil:
     int O_RDONLY, O_CLOEXEC
     int open(const char *path, int flags)
 
+cdef extern from "<malloc.h>" nogil:
+    int malloc_trim(size_t kept)
+
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
         pass
@@ -156,6 +159,8 @@ cdef class Image:
     def give_back(self, size_t size):
         if not self.count:
             return True
+        if not self.current and not self.position:
+            malloc_trim(0)
         cdef const region *r = &self.regions[self.current]
         cdef size_t begin = self.position
         cdef size_t end = min(r.length, begin + size // PAGE * PAGE)

@@ -1,4 +1,4 @@
-"""What a child gives back of the zygote's memory, and what it must keep; in processes of their own, whose memory moves."""
+"""What a child gives back of the zygote's memory, and what it must keep; in processes of their own."""
 
 from __future__ import annotations
 
@@ -71,6 +71,19 @@ def work():
 in_child(work)
 """
 
+FREED = """
+image.take()
+def work():
+    before = private()
+    blocks = [bytearray(3000) for _ in range(4000)]
+    last = bytearray(3000)
+    del blocks
+    assert private() - before > 10_000, private() - before
+    whole_pass()
+    assert private() - before < 1024, private() - before
+in_child(work)
+"""
+
 SEALED = """
 os.closerange(3, 64)
 data = bytearray(SIZE)
@@ -105,7 +118,7 @@ in_child(work)
 """
 
 
-@pytest.mark.parametrize("script", [GIVEN_BACK, UNMAPPED, SEALED, NOTHING])
+@pytest.mark.parametrize("script", [GIVEN_BACK, UNMAPPED, FREED, SEALED, NOTHING])
 def test_image(script: str) -> None:
     _run(script)
 

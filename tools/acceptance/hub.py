@@ -25,6 +25,8 @@ SETTLE = 2.0
 HEALTHY = 11.0
 """Seconds between two kills: who dies sooner than 10 s after Ready is restarted with a pause."""
 RECONNECTS = 1000
+TIDY = 75.0
+"""Seconds in which a worker has given back what it does not need."""
 TUNNEL, WORKER = "br2", "mt5.bulk"
 _SECOND = 1_000_000_000
 _TUN = "/dev/net/tun"
@@ -71,12 +73,12 @@ def reconnects(results: Results) -> None:
         pid = system.pids("hub")[WORKER]
         for _ in range(20):  # what it needs once, it has by now
             _reconnect(system)
-        pause(HEALTHY)
+        pause(TIDY)
         before = _holdings(pid)
         for _ in range(RECONNECTS):
             _reconnect(system)
         until(lambda: len(system.workers("hub")[WORKER].sites) == 1)
-        pause(HEALTHY)  # connections that were given up are forgotten
+        pause(TIDY)  # connections that were given up are forgotten, and their memory
         after = _holdings(pid)
         same = system.pids("hub")[WORKER] == pid
     (fds, tuns, pss), (fds_after, tuns_after, pss_after) = before, after

@@ -15,13 +15,15 @@ PATIENCE = 15.0
 """Seconds after which what is waited for counts as not happening."""
 
 
-def until(condition: Callable[[], object], what: Callable[[], str] = str, seconds: float = PATIENCE) -> None:
-    """Look some 50 times a second until it holds. Raises `TimeoutError` with `what()` after `seconds`."""
+def until(
+    condition: Callable[[], object], what: Callable[[], str] = str, seconds: float = PATIENCE, every: float = 0.02
+) -> None:
+    """Look `every` so many seconds until it holds. Raises `TimeoutError` with `what()` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:
             raise TimeoutError(f"not within {seconds} s: {what()}")
-        pause(0.02)
+        pause(every)
 
 
 class Held:

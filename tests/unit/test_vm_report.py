@@ -11,7 +11,7 @@ FIRST = b"""<testsuites><testsuite name="pytest"><testcase classname="tests.vm.t
 SECOND = b"""<testsuites><testsuite name="pytest">
 <testcase classname="tests.vm.test_boot" name="test_b"><properties><property name="kernel to nine UP" value="31.2 s"/>
 </properties></testcase>
-<testcase classname="tests.vm.test_lan" name="test_c"><failure message="x"/></testcase>
+<testcase classname="tests.vm.test_lan" name="test_c"><failure message="assert 1 == 2&#10;  and more"/></testcase>
 <testcase classname="tests.vm.test_lan" name="test_d"><skipped/></testcase>
 </testsuite></testsuites>"""
 
@@ -19,7 +19,7 @@ SECOND = b"""<testsuites><testsuite name="pytest">
 def test_all_boots_are_in_one_file_and_one_line() -> None:
     outcome = merge({"1.xml": FIRST, "2.xml": SECOND})
     assert outcome.line(99.6) == "vm-test: 2 passed, 1 failed, 1 skipped in 100 s; kernel to nine UP 31.2 s"
-    assert outcome.failures == ["tests.vm.test_lan.test_c"]
+    assert outcome.failures == ["tests.vm.test_lan.test_c: assert 1 == 2"]
     assert not outcome.good
     assert len(ElementTree.fromstring(outcome.xml).findall("testsuite")) == 2
 

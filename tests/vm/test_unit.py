@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mpq_supervisor import ctl
+from mpq_supervisor.events import MESSAGE_ID, Kind
 from mpq_supervisor.orders import NICE
 from mpq_supervisor.requests import SOCKET_NAME, Code, Request
 from mpq_supervisor.weights import WEIGHT
@@ -40,6 +41,13 @@ def test_the_journal_knows_what_a_line_is_about() -> None:
     lines = host.journal()
     assert not [line for line in lines if str(line["MESSAGE"]).startswith("<")]
     assert {int(line["PRIORITY"]) for line in lines} <= {0, 1, 2, 3, 4, 5, 6}
+
+
+def test_a_tunnel_s_lines_are_found_by_field() -> None:
+    lines = host.journal("MPQ_TUNNEL=br2", "MPQ_KIND=state")
+    assert any(re.search("→ UP$", str(line["MESSAGE"])) for line in lines)
+    told = {(line["MPQ_WAN"], line["MPQ_CLASS"], line["MESSAGE_ID"]) for line in lines}
+    assert told == {("wan5", "bulk", MESSAGE_ID[Kind.STATE])}
 
 
 def test_workers_have_the_weight_of_their_class() -> None:

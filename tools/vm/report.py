@@ -35,9 +35,9 @@ def merge(files: Mapping[str, bytes]) -> Outcome:
     for name in sorted(files):
         root.extend(ElementTree.fromstring(files[name]).iter("testsuite"))
     cases = list(root.iter("testcase"))
-    bad = [case for case in cases if any(case.find(kind) is not None for kind in ("failure", "error"))]
+    bad = [(case, why) for case in cases if (why := _complaint(case)) is not None]
     skipped = [case for case in cases if case.find("skipped") is not None]
-    failures = [f"{case.get('classname')}.{case.get('name')}" for case in bad]
+    failures = [f"{case.get('classname')}.{case.get('name')}: {why}" for case, why in bad]
     if len(files) < _BOOTS:
         failures.append(f"{_BOOTS} boots were to report, {len(files)} did")
     return Outcome(
@@ -48,3 +48,11 @@ def merge(files: Mapping[str, bytes]) -> Outcome:
         failures=failures,
         figures={p.get("name", ""): p.get("value", "") for p in root.iter("property")},
     )
+
+
+def _complaint(case: ElementTree.Element) -> str | None:
+    """What a test failed for, in a line; None if it did not."""
+    for kind in ("failure", "error"):
+        if (found := case.find(kind)) is not None:
+            return found.get("message", "").partition("\n")[0]
+    return None

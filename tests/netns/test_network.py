@@ -38,7 +38,7 @@ def test_up_makes_the_state_and_a_second_up_changes_nothing(site: Host) -> None:
     shown = run("ip address show dev br2")
     assert "inet 10.200.11.5/32 scope global noprefixroute" in shown
     assert "mtu 1400" in shown
-    assert "qlen 200" in shown
+    assert "qlen 500" in shown
     assert "fe80" not in shown, "a TUN has no neighbours to solicit"
     before = site.changes
     site.up()

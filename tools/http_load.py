@@ -3,7 +3,9 @@
     python -m tools.http_load '{"port": 8450, "token": "…", "seconds": 60, "rates": {"/api/v1/health": 100}}'
 
 One loop, each path with as many connections as it needs, kept open. A slow answer holds up no later request: what has
-to wait for a free connection has that wait in its time. The report is JSON on stdout.
+to wait for a free connection has that wait in its time. A connection that was open and idle, and which the server
+closes without a byte of an answer, is not a failure: the request is sent again by a new one (RFC 9112 section 9.3.1).
+The report is JSON on stdout.
 """
 
 from __future__ import annotations
@@ -66,24 +68,39 @@ class _Load:
     async def _ask(self, due: float) -> None:
         try:
             async with self._room, asyncio.timeout(TIMEOUT):
-                connection = (
-                    self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._order.port)
-                )
-                status = await self._exchange(*connection)
+                status = await self._by_an_idle_one() or await self._by_a_new_one()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             self.failed += 1
             return
-        self._idle.append(connection)
         if status == 200:
             self.took_ms.append(1e3 * (time.monotonic() - due))
         else:
             self.failed += 1
 
+    async def _by_an_idle_one(self) -> int:
+        """The status, or 0 if there is none that the server has not closed."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            try:
+                return await self._exchange(reader, writer)
+            except ConnectionError:
+                writer.close()
+            except asyncio.IncompleteReadError as error:
+                writer.close()
+                if error.partial:
+                    raise
+        return 0
+
+    async def _by_a_new_one(self) -> int:
+        return await self._exchange(*await asyncio.open_connection("127.0.0.1", self._order.port))
+
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+        """The status of the answer; the connection is idle after it."""
         writer.write(self._request)
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         (length,) = (line.split(":")[1] for line in head.splitlines() if line.startswith("content-length:"))
         await reader.readexactly(int(length))
+        self._idle.append((reader, writer))
         return int(head.split()[1])
 
 

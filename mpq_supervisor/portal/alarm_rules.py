@@ -14,6 +14,7 @@ import msgspec
 from mpq_supervisor.life import SERVING
 from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.alarm_models import Alarm, Silence
+from mpq_supervisor.portal.losses import Losses
 from mpq_supervisor.portal.state import FRESH, State, Tunnel
 from mpq_supervisor.schema import Alarm as Rule
 
@@ -62,6 +63,7 @@ class Alarms:
     def __init__(self, rules: tuple[Rule, ...], memory: Memory) -> None:
         self._rules = {rule.name: rule for rule in rules}
         self._watches: dict[str, _Watch] = {}
+        self._losses = Losses()
         self._falls: dict[str, deque[float]] = {}
         self._seen: dict[str, tuple[bool, int]] = {}  # whether it served, and its faults so far
         self.active = {alarm.id: alarm for alarm in memory.alarms if alarm.rule in self._rules}
@@ -76,6 +78,7 @@ class Alarms:
         """What changed. `volumes` are this month's bytes by WAN."""
         self.silences = {key: silence for key, silence in self.silences.items() if wall < silence.until}
         fresh = [tunnel for tunnel in state.tunnels.values() if now - tunnel.heard < FRESH]
+        self._losses.hear(fresh, now)
         for tunnel in fresh:
             self._note_falls(tunnel, now)
         changes = []
@@ -161,7 +164,7 @@ class Alarms:
         if rule.kind in ("asymmetric", "quota"):
             for wan in dict.fromkeys(tunnel.status.wan for tunnel in chosen):
                 members = [tunnel for tunnel in chosen if tunnel.status.wan == wan]
-                value = volumes.get(wan, 0) / 1e9 if rule.kind == "quota" else _asymmetry(members)
+                value = volumes.get(wan, 0) / 1e9 if rule.kind == "quota" else self._asymmetry(members)
                 yield _Subject(wan, "", wan, "", value)
             return
         measure = self._measure(rule, now)
@@ -176,7 +179,16 @@ class Alarms:
             return lambda tunnel: float(
                 sum(now - then < rule.seconds for then in self._falls.get(tunnel.status.name, ()))
             )
-        return _loss if rule.kind == "loss" else _rtt
+        return self._loss if rule.kind == "loss" else _rtt
+
+    def _loss(self, tunnel: Tunnel) -> float | None:
+        return max((loss for ratios in self._losses.of(tunnel) for loss in ratios if loss is not None), default=None)
+
+    def _asymmetry(self, tunnels: list[Tunnel]) -> float | None:
+        """By how much the means of both ways differ."""
+        found = [ratios for tunnel in tunnels for ratios in self._losses.of(tunnel)]
+        sent, received = ([loss for ratios in found if (loss := ratios[way]) is not None] for way in (0, 1))
+        return abs(fmean(sent) - fmean(received)) if sent and received else None
 
 
 def _meant(rule: Rule, tunnel: Tunnel) -> bool:
@@ -188,21 +200,5 @@ def _downness(tunnel: Tunnel) -> float | None:
     return None if tunnel.status.state is Life.STOPPED else float(tunnel.status.state not in SERVING)
 
 
-def _loss(tunnel: Tunnel) -> float | None:
-    losses = [
-        loss for path in tunnel.paths("") for loss in (path.stats.loss_tx, path.stats.loss_rx) if loss is not None
-    ]
-    return max(losses, default=None)
-
-
 def _rtt(tunnel: Tunnel) -> float | None:
     return max((path.stats.rtt for path in tunnel.paths("") if path.stats.rtt is not None), default=None)
-
-
-def _asymmetry(tunnels: list[Tunnel]) -> float | None:
-    stats = [path.stats for tunnel in tunnels for path in tunnel.paths("")]
-    ways = [
-        [loss for loss in losses if loss is not None]
-        for losses in ((s.loss_tx for s in stats), (s.loss_rx for s in stats))
-    ]
-    return abs(fmean(ways[0]) - fmean(ways[1])) if all(ways) else None

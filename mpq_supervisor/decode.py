@@ -189,7 +189,7 @@ def _interface(value: Any) -> str:
 
 def _network(kind: type[IPv4Network] | type[IPv6Network]) -> Callable[[Any], Network]:
     def parse(value: Any) -> Network:
-        network = ip_network(_expect(str, value))
+        network = ip_network(_unscoped(value))
         if not isinstance(network, kind):
             raise ValueError(f"{value} is not an IPv{4 if kind is IPv4Network else 6} prefix")
         return network
@@ -208,14 +208,22 @@ def _ports(value: Any) -> PortRange:
 
 
 def _interface_address(value: Any) -> InterfaceAddress:
-    address = ip_interface(_expect(str, value))
+    address = ip_interface(_unscoped(value))
     if "/" not in value:
         raise ValueError(f"{value} needs the length of its prefix: {value}/{address.max_prefixlen - 8}")
     return address
 
 
 def _prefix(value: Any) -> Network:
-    return ip_network(_expect(str, value))
+    return ip_network(_unscoped(value))
+
+
+def _unscoped(value: Any) -> str:
+    """Python takes any text behind a % for an IPv6 zone (RFC 4007 section 11); nft and shells read these addresses."""
+    text = _expect(str, value)
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone, which has no meaning here")
+    return text
 
 
 def _or_set(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -224,7 +232,7 @@ def _or_set(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 _PARSERS: dict[Any, Callable[[Any], Any]] = {
-    Address: lambda value: ip_address(_expect(str, value)),
+    Address: lambda value: ip_address(_unscoped(value)),
     InterfaceAddress: _interface_address,
     Network: _prefix,
     IPv4Network: _network(IPv4Network),

@@ -67,6 +67,7 @@ class Service:
             log_level=logging.WARNING,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # who asks is who is locked out, whatever a header says
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
@@ -95,9 +96,10 @@ class Service:
             self._recorder.close()
 
     async def _every_second(self) -> None:
-        """In the middle of every second of the wall clock, so that none is recorded twice or missed."""
+        """Just after the middle of every second of the wall clock, so that none is recorded twice or missed: uvloop may
+        wake a millisecond too early, and before the middle it would come again at once."""
         while True:
-            await asyncio.sleep(1 - (time.time() - 0.5) % 1)
+            await asyncio.sleep(1.01 - (time.time() - 0.5) % 1)
             now, wall = time.monotonic(), time.time()
             self._parts.watch.look(self._state, now, wall)
             rows = self._sampler.rows(self._state, now)

@@ -107,6 +107,7 @@ def test_only_tokens_open(run: Run, site_plan: HostPlan, tmp_path: Path) -> None
             assert 0 < int(answers[-1].headers["retry-after"]) <= 60
             assert (await portals.get("/metrics")).status == 200  # used well before
             assert (await portals.get("/metrics", "operator")).status == 429
+            assert (await portals.get("/metrics", "operator", X_Forwarded_For="10.9.8.7")).status == 429
 
     run(body())
 

@@ -22,7 +22,7 @@ SITE_MISTAKES = [
     (('address = "198.51.100.2" ', "address = [] "), "hub.address", "at least one"),
     (('address = "198.51.100.2" ', 'address = "0.0.0.0" '), "hub.address[0]", "no address of a host"),
     (('address = "198.51.100.2" ', 'address = "255.255.255.255" '), "hub.address[0]", "no address of a host"),
-    (('address = "198.51.100.2" ', 'address = "fe80::1%wan4" '), "hub.address[0]", "no address of a host"),
+    (('address = "198.51.100.2" ', 'address = "fe80::1%wan4" '), "hub.address[0]", "has a zone"),
     (('name = "hub.example.net" ', r'name = "hub\u001b[31m" '), "hub.name", "holds a control character"),
     (('address = "198.51.100.2" ', 'address = "10.200.11.3" '), "inner.ipv4", "of wan[1] contains the hub's"),
     (('name = "hub.example.net" ', 'name = "hub example" '), "hub.name", "neither a host name"),
@@ -66,6 +66,9 @@ SITE_MISTAKES = [
     ),
     (('name = "web"', 'name = "other"'), "rule[2].name", "is what matches no rule"),
     (("dscp = [46]", 'source = ["10.0.0.1/8"]'), "rule[1].source[0]", "has host bits set"),
+    (("dscp = [46]", """source = ["fe80::%'; reboot; '/64"]"""), "rule[1].source[0]", "has a zone"),
+    ((_LAN1, _LAN1 + '\naddress = ["fd00:5::1%lan1/64"]'), "lan[0].address[0]", "has a zone"),
+    ((_LAN1, _LAN1 + '\nprefixes = ["fd00:5::%lan1/64"]'), "lan[0].prefixes[0]", "has a zone"),
     (("dscp = [46]", 'source = ["::/0"]'), "rule[1].source[0]", "is everything: leave it out"),
     (
         ("dscp = [46]", 'source = ["@offic"]\n[set.office]\nports = [1]'),

@@ -96,8 +96,8 @@ class Service:
             self._recorder.close()
 
     async def _every_second(self) -> None:
-        """Just after the middle of every second of the wall clock, so that none is recorded twice or missed: uvloop may
-        wake a millisecond too early, and before the middle it would come again at once."""
+        """Just after the middle of every second of the wall clock, so that none is recorded twice or missed: uvloop
+        may wake a millisecond too early, and before the middle it would come again at once."""
         while True:
             await asyncio.sleep(1.01 - (time.time() - 0.5) % 1)
             now, wall = time.monotonic(), time.time()

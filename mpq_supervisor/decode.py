@@ -220,7 +220,7 @@ def _prefix(value: Any) -> Network:
 
 def _unscoped(value: Any) -> str:
     """Python takes any text behind a % for an IPv6 zone (RFC 4007 section 11); nft and shells read addresses, too."""
-    text = _expect(str, value)
+    text: str = _expect(str, value)
     if "%" in text:
         raise ValueError(f"{text!r} has a zone, which has no meaning here")
     return text

@@ -45,7 +45,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     path: str
     text: str
-    field: str = ""  # that was meant, where `path` is no field
+    meant: str = ""  # the path of the field for which `path` may be a misspelling
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.text}" if self.path else self.text
@@ -79,15 +79,14 @@ def decode(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
 
 def unread_fields(problems: Iterable[Problem]) -> set[str]:
     """The paths of fields that could not be read, and of lists of which an element could not."""
-    paths = {path for problem in problems for path in (problem.path, problem.field) if path}
+    paths = {path for problem in problems for path in (problem.path, problem.meant) if path}
     return paths | {re.sub(r"\[\d+\]$", "", path) for path in paths}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """ " (did you mean "x"?)", or nothing when nothing is near."""
-    names = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), list(names), 1)
-    return f' (did you mean "{names[close[0]]}"?)' if close else ""
+    close = _closest(word, known)
+    return f' (did you mean "{close}"?)' if close else ""
 
 
 def join(path: str, key: str) -> str:
@@ -101,10 +100,9 @@ def _decode_struct(
 ) -> msgspec.Struct | None:
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for key in table.keys() - fields.keys():
-        meant = get_close_matches(key.lower(), fields, 1)
-        problems.append(
-            Problem(join(path, key), f"unknown key{nearest(key, fields)}", join(path, meant[0]) if meant else "")
-        )
+        meant = _closest(key, fields)
+        text = f"unknown key{nearest(key, fields)}"
+        problems.append(Problem(join(path, key), text, join(path, meant) if meant else ""))
     values: dict[str, Any] = {}
     complete = True
     for key, field in fields.items():
@@ -126,6 +124,12 @@ def _decode_struct(
         if field.required:
             values.setdefault(field.name, () if get_origin(field.type) is tuple else None)
     return kind(**values)
+
+
+def _closest(word: str, known: Iterable[str]) -> str:
+    names = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(names), 1)
+    return names[close[0]] if close else ""
 
 
 def _stand_in(kind: Any, path: str) -> Any:

@@ -226,7 +226,7 @@ def _text(value: Any) -> str:
 
 def _before_and_after(change: Change) -> str:
     if change.old is None:
-        return "new" if change.new == "" else f"new: {_short(change.new or '')}"
+        return f"new: {_short(change.new)}" if change.new else "new"
     return "gone" if change.new is None else f"{_short(change.old)} → {_short(change.new)}"
 
 

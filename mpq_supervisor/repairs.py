@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpq_worker.budget import Budget
+from mpq_supervisor.throttle import Throttle
 
 PAUSE = 10.0
 """Seconds between two lines …"""
@@ -21,17 +21,15 @@ class Repairs:
     """What was put back, as lines for the log."""
 
     def __init__(self) -> None:
-        self._lines = Budget(1 / PAUSE, AT_ONCE)
-        self._untold = 0
+        self._lines = Throttle(AT_ONCE, 1 / PAUSE)
 
     def line(self, things: Sequence[str], now: float) -> str | None:
         """The line for what was put back just now; None where there is nothing to tell, or not yet."""
         if not things:
             return None
-        if not self._lines.take(now):
-            self._untold += len(things)
+        suppressed = self._lines.admit(now)
+        if suppressed is None:
             return None
         rest = f" and {len(things) - NAMED} more" if len(things) > NAMED else ""
-        untold = f" ({self._untold} things before it not told)" if self._untold else ""
-        self._untold = 0
-        return f"put back what was gone: {', '.join(things[:NAMED])}{rest}{untold}"
+        before = f" ({suppressed} such lines before it left out)" if suppressed else ""
+        return f"put back what was gone: {', '.join(things[:NAMED])}{rest}{before}"

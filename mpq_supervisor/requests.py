@@ -53,9 +53,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     For classify they are source and destination as `classify.parse_packet` takes them; none asks for the counters.
     `text` is the configuration to plan for, if not the supervisor's file; `confirm` the seconds that a commit lasts,
-    0 for good. `changes` are fields of one worker, see `edit`, to patch
-    or only to try. For acknowledge `names` are alarms, RULE/SUBJECT;
-    `numbers` are silences to end.
+    0 for good. `changes` are fields of one worker, see `edit`, to patch or only to try. For acknowledge `names` are
+    alarms, RULE/SUBJECT; `numbers` are silences to end.
     """
 
     command: Verb

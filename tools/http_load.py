@@ -98,8 +98,11 @@ class _Load:
         """The status of the answer; the connection is idle after it."""
         writer.write(self._request)
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        (length,) = (line.split(":")[1] for line in head.splitlines() if line.startswith("content-length:"))
-        await reader.readexactly(int(length))
+        (length,) = (int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length:"))
+        try:
+            await reader.readexactly(length)
+        except (ConnectionError, asyncio.IncompleteReadError) as error:  # no idle connection: this is half an answer
+            raise asyncio.IncompleteReadError(head.encode(), length) from error
         self._idle.append((reader, writer))
         return int(head.split()[1])
 

@@ -23,15 +23,16 @@ class Losses:
     """Of every path of every tunnel. Times are monotonic."""
 
     def __init__(self) -> None:
-        self._heard: dict[tuple[str, str], deque[tuple[float, Ratios]]] = {}
+        self._heard: dict[str, dict[str, deque[tuple[float, Ratios]]]] = {}  # by tunnel and site, with their times
 
     def hear(self, tunnels: Iterable[Tunnel], now: float) -> None:
         """Takes what these paths tell now; what is known of others is forgotten."""
         before, self._heard = self._heard, {}
         for tunnel in tunnels:
+            known = before.get(tunnel.status.name, {})
+            paths = self._heard[tunnel.status.name] = {}
             for path in tunnel.paths(""):
-                key = tunnel.status.name, path.site
-                heard = self._heard[key] = before.get(key, deque())
+                heard = paths[path.site] = known.get(path.site, deque())
                 heard.append((now, (path.stats.loss_tx, path.stats.loss_rx)))
                 while now - heard[0][0] >= WINDOW:
                     heard.popleft()
@@ -40,8 +41,7 @@ class Losses:
         """The means of each path's."""
         return [
             (_mean(ratios[0] for _, ratios in heard), _mean(ratios[1] for _, ratios in heard))
-            for (name, _), heard in self._heard.items()
-            if name == tunnel.status.name
+            for heard in self._heard.get(tunnel.status.name, {}).values()
         ]
 
 

@@ -30,6 +30,8 @@ from mpq_worker.channel import Channel, ChannelClosed
 
 READ_BUDGET = 256
 MAX_CONNECTIONS = 500
+EARLY = 0.01
+"""Seconds by which a loop may wake too soon; uvloop does by a millisecond."""
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +98,8 @@ class Service:
             self._recorder.close()
 
     async def _every_second(self) -> None:
-        """Just after the middle of every second of the wall clock, so that none is recorded twice or missed: uvloop
-        may wake a millisecond too early, and before the middle it would come again at once."""
         while True:
-            await asyncio.sleep(1.01 - (time.time() - 0.5) % 1)
+            await asyncio.sleep(until_next_look(time.time()))
             now, wall = time.monotonic(), time.time()
             self._parts.watch.look(self._state, now, wall)
             rows = self._sampler.rows(self._state, now)
@@ -133,6 +133,12 @@ class Service:
             await self._parts.orders.ask(Request("answer", numbers=(question.number,), text=text))
         except Unanswered as error:
             log.warning("portal: %s", error)
+
+
+def until_next_look(wall: float) -> float:
+    """Seconds until just after the middle of the next second of the wall clock, so that none is recorded twice or
+    missed: who wakes before the middle would come again at once."""
+    return 1 - (wall - 0.5) % 1 + EARLY
 
 
 def _listener(address: str, port: int) -> socket.socket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import psutil
 import pytest
@@ -30,9 +30,6 @@ class FakeSystem:
 
     def status(self, side: str) -> HostStatus:
         return HostStatus("site", side, 1, 0.0, self.zygote_pid, 0, (), ())
-
-    def workers(self, side: str) -> dict[str, Any]:
-        return {}
 
     def runs(self, side: str) -> bool:
         return True

@@ -17,5 +17,5 @@ def test_who_does_it_for_ever_gets_a_line_now_and_then() -> None:
     repairs = Repairs()
     told = [line for tenth in range(600) if (line := repairs.line(["rule 1"], 100.0 + tenth / 10)) is not None]
     assert AT_ONCE + 60 / PAUSE - 1 <= len(told) <= AT_ONCE + 60 / PAUSE
-    assert told[-1].endswith(f"({round(PAUSE * 10) - 1} things before it not told)")
+    assert told[-1].endswith(f"({round(PAUSE * 10) - 1} such lines before it left out)")
     assert told[0] == "put back what was gone: rule 1"

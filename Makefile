@@ -52,7 +52,7 @@ build/load build/copy: build/%: tools/bench/%.c | system
 demo: venv build/relay ## nine tunnels, live, with loss and kills; writes build/demo.json
 	@$(PY) -m tools.demo
 
-lint: venv
+lint: venv ## style, types and the import rules alone
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
@@ -173,5 +173,5 @@ vm-test: venv deb ## the package in a small Debian 12 with systemd, VLANs, netwo
 	@$(MAKE) -s system DEB_FILES= DEB_COMMANDS="mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs depmod:kmod"
 	@nice -n 19 $(PY) -m tools.vm build/mpq_*.deb $(ONLY)
 
-clean:
+clean: ## take away what was built
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info mpq_worker/_datapath.c mpq_worker/_image.c mpq_worker/*.so

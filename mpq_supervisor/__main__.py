@@ -6,6 +6,8 @@ Exit codes are documented in docs/exit-codes.md.
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +15,26 @@ from pathlib import Path
 from mpq_supervisor import __version__
 
 DEFAULT_CONFIG = Path("/etc/mpq/mpq.toml")
+_NO_READER = 128 + 13
+"""What a shell says of a program that SIGPIPE ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+    """Runs one command and returns its exit code. Whoever reads what it prints may go before the end of it."""
+    try:
+        try:
+            return _run(argv)
+        finally:  # here and not at exit, where nobody could catch what happens
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+        return _NO_READER
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["ctl"]:  # has a parser of its own
         from mpq_supervisor import ctl
@@ -25,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["plan"]:
         from mpq_supervisor import ctl
 
-        return ctl.main(arguments)
+        return ctl.main(arguments, "mpq-supervisor")
     parsed = _parser(arguments[0] if arguments else "").parse_args(arguments)
     if parsed.command == "run":
         from mpq_supervisor import run
@@ -62,6 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mpq_supervisor import pki
 
     return pki.main(parsed)
+
+
+def _reader_has_gone() -> bool:
+    """Of standard output or error; a broken pipe may be another one."""
+    pipes = select.poll()
+    for fd in (1, 2):
+        pipes.register(fd, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in pipes.poll(0))
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

@@ -21,10 +21,10 @@ _DEFAULT_WAIT = 15.0
 _IO_TIMEOUT = 10.0
 
 
-def main(args: list[str]) -> int:
-    """Runs one command and returns its exit code."""
+def main(args: list[str], program: str = "mpq-supervisor ctl") -> int:
+    """Runs one command and returns its exit code; `program` is what stands before it."""
     try:
-        options = _parser().parse_args(args)
+        options = _parser(program).parse_args(args)
     except SystemExit as end:  # argparse has said what is wrong, or helped
         return int(end.code or 0)
     verb: Verb = "status" if options.command == "show" else options.command
@@ -65,9 +65,9 @@ def ask(path: Path, request: Request) -> Response:
             return msgspec.json.decode(answer.read(), type=Response)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mpq-supervisor ctl",
+        prog=program,
         description="Look at and steer the running supervisor.",
         epilog="NAME is a tunnel or worker, a class, a WAN or listener, or all. Exit codes: 0 done, 1 not UP or "
         "not possible, 2 usage, 3 unknown name, 4 no supervisor, 5 refused, 6 different (plan).",
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     unsilence = commands.add_parser("unsilence", help="end silences")
     unsilence.add_argument("numbers", metavar="NUMBER", type=int, nargs="+")
     for command in commands.choices.values():
+        command.add_argument("--runtime-dir", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for programs")
     return parser
 

@@ -2,6 +2,9 @@
 
 networkd then makes the VLANs and gives the addresses; mpq uses what it finds, and sets what is missing. The routes to
 what is behind a LAN stay with mpq: they are in tables of its own. See systemd.network(5) and systemd.netdev(5); 252.
+
+A LAN without `address` and `vlan` is set up by somebody else, whose file ours would come before: it has none, also
+where it is a trunk. networkd makes the VLANs on it when that file names them; until then mpq does.
 """
 
 from __future__ import annotations
@@ -30,7 +33,13 @@ def networkd(plan: HostPlan) -> dict[str, str]:
         **{_path(name, "network"): sections for name, sections in _interfaces(plan).items()},
     }
     head = f"# {plan.role} {plan.name}: made by `mpq-supervisor export networkd`\n"
-    return {path: head + "".join(_text(*section) for section in sections) for path, sections in files.items()}
+    texts = {path: head + "".join(_text(*section) for section in sections) for path, sections in files.items()}
+    for lan in plan.lans:
+        if lan.parent in _others(plan):
+            path = _path(lan.interface, "netdev")
+            hint = f"# for networkd to make it, the file of {lan.parent} needs VLAN={lan.interface} in [Network]\n"
+            texts[path] = texts[path].replace(head, head + hint)
+    return texts
 
 
 # ---------------------------------------------------------------- helpers
@@ -53,9 +62,13 @@ def _interfaces(plan: HostPlan) -> dict[str, list[_Section]]:
     for lan in plan.lans:
         if lan.parent is not None:
             trunks.setdefault(lan.parent, []).append(("VLAN", lan.interface))
-    found = {name: [("Network", [("LinkLocalAddressing", "no"), *vlans])] for name, vlans in trunks.items()}
+    found = {
+        name: [("Network", [("LinkLocalAddressing", "no"), *vlans])]
+        for name, vlans in trunks.items()
+        if name not in _others(plan)
+    }
     for lan in plan.lans:
-        if lan.addresses or lan.vlan is not None:
+        if lan.interface not in _others(plan):
             addresses = [("Address", address) for address in lan.addresses]
             alone = [("IPv6AcceptRA", "no"), ("ConfigureWithoutCarrier", "yes")]
             found[lan.interface] = [("Network", [*addresses, *alone, *trunks.get(lan.interface, ())])]
@@ -68,6 +81,11 @@ def _interfaces(plan: HostPlan) -> dict[str, list[_Section]]:
             ("IPv6AcceptRA", metric),
         ]
     return {name: [*_head(name), *sections] for name, sections in found.items()}
+
+
+def _others(plan: HostPlan) -> set[str]:
+    """LANs that somebody else sets up."""
+    return {lan.interface for lan in plan.lans if not lan.addresses and lan.vlan is None}
 
 
 def _head(interface: str) -> Iterator[_Section]:

@@ -1,6 +1,7 @@
 """The other end of a site's trunk: the uci commands for an OpenWrt router in front of it. Pure.
 
-    each [[lan]] with a `vlan`   an interface of the router on the trunk (mpq11, for IPv6 mpq11_6), by the site
+    each [[lan]] with a `vlan`   an interface of the router on the trunk (mpq11, for IPv6 mpq11_6), by the site; on
+                                 the second of several trunks it is mpq11t2
     these together               the firewall zone `mpq`, which the zone `lan` may forward to
     LANs with a class            mwan3: a policy per class over their interfaces in the order of the file, and the
                                  classifier's rules; an interface is good while the hub answers through its tunnel
@@ -11,9 +12,10 @@ Names in mwan3 have 15 characters at most, so they are made of numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_interface
 from itertools import product
+from typing import NamedTuple
 
 from mpq_supervisor.classifier import CATCH_ALL, RulePlan
 from mpq_supervisor.network import version_of
@@ -24,12 +26,25 @@ FIRST_METRIC = 10
 _FAMILY = {4: "ipv4", 6: "ipv6"}
 
 
-def openwrt(plan: HostPlan, trunk: str) -> list[str]:
-    """The commands, with comments; `trunk` is the router's device that leads to the site."""
-    lans = [lan for lan in plan.lans if lan.vlan is not None]
-    bound = [lan for lan in lans if lan.traffic_class is not None]
+class TrunkFault(Exception):
+    """Why the VLANs cannot be on these trunks."""
+
+
+class _Vlan(NamedTuple):
+    """A LAN as the router has it: on which of its devices, and how its interface for IPv4 is called."""
+
+    lan: LanPlan
+    trunk: str
+    name: str
+
+
+def openwrt(plan: HostPlan, trunks: Sequence[str]) -> list[str]:
+    """The commands, with comments; `trunks` are the router's devices that lead to the site: one for all, or one for
+    each parent of VLANs, in the order of the file. Raises TrunkFault."""
+    lans = _vlans(plan, trunks)
+    bound = [one for one in lans if one.lan.traffic_class is not None]
     return [
-        *(line for place, lan in enumerate(lans) for line in _interfaces(lan, trunk, FIRST_METRIC + place)),
+        *(line for place, one in enumerate(lans) for line in _interfaces(one, FIRST_METRIC + place)),
         *_zone(lans),
         *(_mwan3(plan, bound) if bound else ()),
         *(_marks(plan) if len(bound) < len(lans) else ()),
@@ -43,17 +58,40 @@ def openwrt(plan: HostPlan, trunk: str) -> list[str]:
 # ---------------------------------------------------------------- network and firewall
 
 
-def _interfaces(lan: LanPlan, trunk: str, metric: int) -> Iterator[str]:
+def _vlans(plan: HostPlan, trunks: Sequence[str]) -> list[_Vlan]:
+    parents = list(dict.fromkeys(lan.parent for lan in plan.lans if lan.parent is not None))
+    if not parents:
+        raise TrunkFault("lan: none has a vlan, so there is no trunk to a router")
+    if len(trunks) not in (1, len(parents)):
+        raise TrunkFault(f"--trunk: one for all, or one each for {', '.join(parents)}")
+    of = dict(zip(parents, [*trunks] * len(parents), strict=False))
+    devices = list(dict.fromkeys(trunks))
+    found: dict[tuple[str, int], _Vlan] = {}
+    for lan in plan.lans:
+        if lan.vlan is None or lan.parent is None:
+            continue
+        trunk = of[lan.parent]
+        number = devices.index(trunk) + 1
+        other = found.get((trunk, lan.vlan))
+        if other is not None:
+            text = f"VLAN {lan.vlan} is there twice on {trunk}: {other.lan.interface} and {lan.interface}"
+            raise TrunkFault(f"{text}; --trunk: one each for {', '.join(parents)}")
+        found[trunk, lan.vlan] = _Vlan(lan, trunk, f"mpq{lan.vlan}" + (f"t{number}" if number > 1 else ""))
+    return list(found.values())
+
+
+def _interfaces(vlan: _Vlan, metric: int) -> Iterator[str]:
+    lan, trunk, _ = vlan
     yield f"# {lan.name}: VLAN {lan.vlan}"
     device = f"{trunk}.{lan.vlan}"
     yield from _section(
-        f"network.{_name(lan, 4)}_dev", "device", {"type": "8021q", "ifname": trunk, "vid": lan.vlan, "name": device}
+        f"network.{_name(vlan, 4)}_dev", "device", {"type": "8021q", "ifname": trunk, "vid": lan.vlan, "name": device}
     )
     for version, (own, site) in _ends(lan).items():
         keys = ("ipaddr", "gateway") if version == 4 else ("ip6addr", "ip6gw")
         addresses = dict(zip(keys, (own, site), strict=True))
         yield from _section(
-            f"network.{_name(lan, version)}",
+            f"network.{_name(vlan, version)}",
             "interface",
             {"device": device, "proto": "static", **addresses, "metric": metric},
         )
@@ -61,9 +99,9 @@ def _interfaces(lan: LanPlan, trunk: str, metric: int) -> Iterator[str]:
         yield f"# the router's address is not known: lan {lan.name} has no address with a gateway in its subnet"
 
 
-def _zone(lans: list[LanPlan]) -> Iterator[str]:
+def _zone(lans: list[_Vlan]) -> Iterator[str]:
     yield "# the site masquerades, the router does not"
-    networks = " ".join(_name(lan, version) for lan in lans for version in _ends(lan))
+    networks = " ".join(_name(one, version) for one in lans for version in _ends(one.lan))
     zone = {"name": "mpq", "network": networks, "input": "REJECT", "output": "ACCEPT", "forward": "REJECT"}
     yield from _section("firewall.mpq", "zone", {**zone, "masq": 0, "mtu_fix": 1})
     yield from _section("firewall.mpq_lan", "forwarding", {"src": "lan", "dest": "mpq"})
@@ -81,16 +119,17 @@ def _ends(lan: LanPlan) -> dict[int, tuple[str, str]]:
 # ---------------------------------------------------------------- which class goes where
 
 
-def _mwan3(plan: HostPlan, lans: list[LanPlan]) -> Iterator[str]:
+def _mwan3(plan: HostPlan, lans: list[_Vlan]) -> Iterator[str]:
     members: dict[TrafficClass, list[str]] = {}
-    for lan, tunnel in product(lans, plan.tunnels):
+    for one, tunnel in product(lans, plan.tunnels):
+        lan = one.lan
         if lan.traffic_class is None or tunnel.name != lan.bound:
             continue
         others = members.setdefault(lan.traffic_class, [])
         metric = len(others) + 1
         for version, peer in ((version_of(peer), peer) for peer in tunnel.peers):
             if version in _ends(lan):
-                name = _name(lan, version)
+                name = _name(one, version)
                 yield f"# {name}: {tunnel.name}"
                 yield from _section(f"mwan3.{name}", "interface", {"enabled": 1, "family": _FAMILY[version]})
                 yield from _list(f"mwan3.{name}.track_ip", [peer])
@@ -149,8 +188,8 @@ def _prefixes(items: tuple[str, ...], plan: HostPlan) -> list[str]:
 # ---------------------------------------------------------------- uci
 
 
-def _name(lan: LanPlan, version: int) -> str:
-    return f"mpq{lan.vlan}" if version == 4 else f"mpq{lan.vlan}_6"
+def _name(vlan: _Vlan, version: int) -> str:
+    return vlan.name if version == 4 else f"{vlan.name}_6"
 
 
 def _section(path: str, kind: str, values: Mapping[str, object]) -> Iterator[str]:

@@ -61,8 +61,8 @@ def worker_page(worker: WorkerStatus) -> str:
         ("ready for", _UNKNOWN if worker.uptime is None else duration(worker.uptime)),
         ("restarts", f"{worker.restarts}, {worker.failures} failures since the last healthy run"),
         ("last exit", worker.last_exit or _UNKNOWN),
-        ("RTT", f"{_milliseconds(worker.rtt)} ms, least {_milliseconds(worker.rtt_min)} ms"),
-        ("probe RTT", f"{_milliseconds(worker.probe_rtt)} ms, jitter {_milliseconds(worker.jitter)} ms"),
+        ("RTT", f"{_with_unit(worker.rtt)}, least {_with_unit(worker.rtt_min)}"),
+        ("probe RTT", f"{_with_unit(worker.probe_rtt)}, jitter {_with_unit(worker.jitter)}"),
         ("loss", f"{_percent(worker.loss_tx)} sending, {_percent(worker.loss_rx)} receiving"),
         ("in", f"{worker.bytes_in} bytes, {worker.packets_in} packets, {worker.rate_in / 1e6:.2f} Mbit/s"),
         ("out", f"{worker.bytes_out} bytes, {worker.packets_out} packets, {worker.rate_out / 1e6:.2f} Mbit/s"),
@@ -153,6 +153,10 @@ def _text(value: object | None) -> str:
 
 def _milliseconds(seconds: float | None) -> str:
     return _UNKNOWN if seconds is None else f"{seconds * 1e3:.1f}"
+
+
+def _with_unit(seconds: float | None) -> str:
+    return _UNKNOWN if seconds is None else f"{_milliseconds(seconds)} ms"
 
 
 def _percent(ratio: float | None) -> str:

@@ -100,6 +100,39 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mpq {__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [["check", "/none"], ["--help"], ["ctl", "--help"]])
+def test_who_reads_may_go_before_the_end(arguments: list[str]) -> None:
+    """As `head -1` does."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "mpq_supervisor", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_broken_pipe_that_is_another_one_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("mpq_supervisor.check.main", broken)
+    with pytest.raises(BrokenPipeError):
+        main(["check"])
+
+
+def test_plan_has_a_name_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--colour"]) == 2
+    assert "ctl" not in capsys.readouterr().err
+    assert main(["plan", "--runtime-dir", str(tmp_path)]) == 4
+
+
+def test_make_help_names_every_target() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    phony = makefile.partition(".PHONY:")[2].partition("\n\n")[0].replace("\\", " ").split()
+    shown = {line.partition(":")[0] for line in makefile.splitlines() if " ## " in line}
+    assert set(phony) - shown == {"help", "install-files"}
+
+
 def test_checking_loads_no_tunnel_code() -> None:
     """Subcommands are imported when they are run, and none of them loads what only workers need."""
     code = (

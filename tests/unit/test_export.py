@@ -10,7 +10,7 @@ import pytest
 from mpq_supervisor.__main__ import main
 from mpq_supervisor.config import parse
 from mpq_supervisor.export_networkd import networkd
-from mpq_supervisor.export_openwrt import openwrt
+from mpq_supervisor.export_openwrt import TrunkFault, openwrt
 from mpq_supervisor.plan import HostPlan, make_plan
 from tests.unit.test_network import HUB, SITE
 from tools.lab_config import deploy
@@ -59,13 +59,34 @@ def test_networkd(plan: HostPlan) -> None:
 
 
 def test_openwrt(plan: HostPlan) -> None:
-    assert "\n".join(openwrt(plan, "eth1")) + "\n" == (GOLDEN / "openwrt.txt").read_text()
+    assert "\n".join(openwrt(plan, ["eth1"])) + "\n" == (GOLDEN / "openwrt.txt").read_text()
 
 
 def test_names_of_mwan3_have_room(plan: HostPlan) -> None:
-    names = re.findall(r"^uci set mwan3\.(\w+)=", "\n".join(openwrt(plan, "eth1")), re.MULTILINE)
+    names = re.findall(r"^uci set mwan3\.(\w+)=", "\n".join(openwrt(plan, ["eth1"])), re.MULTILINE)
     assert len(names) == len(set(names))
     assert max(map(len, names)) <= 15
+
+
+def test_one_vlan_id_on_two_trunks() -> None:
+    text = NO_LANS + RULES
+    for name, parent in (("a", "port0"), ("b", "port1")):
+        text += LAN.format(name=name, vlan=4094, wan="wan4").replace("trunk0", parent).replace(".4094.", f".{name}.")
+    text = text.replace(".a.", ".1.").replace(".b.", ".2.") + 'class = "bulk"'
+    plan = make_plan(parse(text))
+    with pytest.raises(
+        TrunkFault, match=r"VLAN 4094 is there twice on eth1: port0.4094 and port1.4094; --trunk: one"
+    ):
+        openwrt(plan, ["eth1"])
+    with pytest.raises(TrunkFault, match="one for all, or one each for port0, port1"):
+        openwrt(plan, ["eth1", "eth2", "eth3"])
+    lines = openwrt(plan, ["eth1", "eth2"])
+    assert "uci set network.mpq4094_dev.name='eth1.4094'" in lines
+    assert "uci set network.mpq4094t2_dev.name='eth2.4094'" in lines
+    sections = [line for line in lines if re.fullmatch(r"uci set [^.]+\.[^.]+=.*", line)]
+    assert len(sections) == len(set(sections))
+    assert "uci set firewall.mpq.network='mpq4094 mpq4094_6 mpq4094t2 mpq4094t2_6'" in lines
+    assert max(len(line.split(".")[1].split("=")[0]) for line in sections if " mwan3." in line) <= 15
 
 
 def test_a_trunk_that_is_a_wan_has_one_file(plan: HostPlan) -> None:
@@ -74,6 +95,20 @@ def test_a_trunk_that_is_a_wan_has_one_file(plan: HostPlan) -> None:
     file = networkd(make_plan(parse(text)))["etc/systemd/network/10-mpq-trunk0.network"]
     assert "DHCP=yes" in file
     assert "VLAN=trunk0.7" in file
+
+
+def test_a_trunk_that_somebody_else_sets_up_has_no_file() -> None:
+    """A file of ours would come before the one that it has."""
+    text = NO_LANS + '[[lan]]\nname = "office"\ninterface = "trunk0"\nwan = "wan4"\n'
+    text += LAN.format(name="a", vlan=7, wan="wan4")
+    files = networkd(make_plan(parse(text)))
+    assert "etc/systemd/network/10-mpq-trunk0.network" not in files
+    assert "the file of trunk0 needs VLAN=trunk0.7" in files["etc/systemd/network/10-mpq-trunk0.7.netdev"]
+    assert "Address=172.16.7.1/30" in files["etc/systemd/network/10-mpq-trunk0.7.network"]
+    with_address = text.replace('interface = "trunk0"\n', 'interface = "trunk0"\naddress = "172.16.1.1/24"\n')
+    own = networkd(make_plan(parse(with_address)))["etc/systemd/network/10-mpq-trunk0.network"]
+    assert "Address=172.16.1.1/24" in own
+    assert "VLAN=trunk0.7" in own
 
 
 def test_a_hub_has_tunnels_to_be_left_alone() -> None:
@@ -88,6 +123,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == f"{site}: lan: none has a vlan, so there is no trunk to a router\n"
     assert main(["export", "networkd", str(site)]) == 0
     assert "# ---- /etc/systemd/networkd.conf.d/mpq.conf\n" in capsys.readouterr().out
+    assert main(["export", "networkd", "--root", "/dev/null", str(site)]) == 73
+    assert "/dev/null/etc/systemd/networkd.conf.d" in capsys.readouterr().err
     assert main(["export", "networkd", "--root", str(tmp_path / "root"), str(site)]) == 0
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert "[Match]\nName=wan4\n" in (tmp_path / "root/etc/systemd/network/10-mpq-wan4.network").read_text()

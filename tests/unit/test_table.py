@@ -47,6 +47,13 @@ def test_page_says_everything() -> None:
         assert text in page
 
 
+def test_page_of_a_worker_without_a_round_trip_time() -> None:
+    """As a hub's is: each of its connections has its own."""
+    page = worker_page(msgspec.structs.replace(WORKER, rtt=None, rtt_min=None, jitter=None))
+    assert "- ms" not in page
+    assert "-, least -" in page
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0.0s"), (59.94, "59.9s"), (185, "3m05s"), (25_920, "7h12m"), (1_047_600, "12d03h")]
 )

@@ -2,7 +2,8 @@
 
 An address that the hub answers in an established connection is known for a day; everybody else is a stranger. First
 packets (QUIC Initials) are limited by source, known or not, and all that strangers send by port: so neither spoofed
-addresses nor noise reach a worker faster than it can refuse them, and known sites do not notice. It is a table of its
+addresses nor noise reach a worker faster than it can refuse them, and known sites do not notice. Only what is for
+these ports meets these rules: the bytes of `@th` mean something else in every other protocol. It is a table of its
 own, so that a reload of what sites may do forgets nobody.
 """
 
@@ -46,7 +47,9 @@ def render(plan: HostPlan) -> str:
 	}}
 	chain input {{
 		type filter hook input priority filter; policy accept;
-		udp dport != {ports} accept
+		udp dport {ports} goto workers
+	}}
+	chain workers {{
 		{_INITIAL} update @first4 {{ ip saddr {flood}
 		{_INITIAL} update @first6 {{ ip6 saddr and ffff:ffff:ffff:ffff:: {flood}
 		ip saddr @known4 accept

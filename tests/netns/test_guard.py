@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -58,9 +59,14 @@ def arrive(port: socket.socket, source: str, data: bytes, count: int, source_por
         sock.bind((source, source_port))
         for _ in range(count):
             sock.sendto(data, ("::1" if ":" in source else "127.0.0.1", PORT))
+    return drain(port)
+
+
+def drain(sock: socket.socket) -> int:
+    """How many packets wait in a socket."""
     received = 0
     with suppress(BlockingIOError):
-        while port.recv(2000):
+        while sock.recv(2000, socket.MSG_DONTWAIT):
             received += 1
     return received
 
@@ -74,6 +80,22 @@ def test_first_packets_are_limited_by_source(port: socket.socket) -> None:
     assert arrive(port, "127.0.0.2", first, 100) in (40, 41)  # twice the rate at once
     assert counter("first") in (59, 60)
     assert arrive(port, "::1", first, 5) == 5, "another source, another family"
+
+
+@pytest.mark.parametrize("protocol", [socket.IPPROTO_TCP, socket.IPPROTO_ICMP, socket.IPPROTO_SCTP])
+def test_other_protocols_are_none_of_its_business(host: Host, protocol: int) -> None:
+    """Where QUIC has its first byte, TCP acknowledges: one connection in sixteen looks like Initials."""
+    segment = struct.pack("!HHIIBBHHH", 999, PORT, 1, 0xC1000000, 0x50, 0x10, 0, 0, 0)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sender,
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as receiver,
+    ):
+        receiver.bind(("127.0.0.4", 0))
+        sender.bind(("127.0.0.2", 0))
+        for _ in range(100):
+            sender.sendto(segment, ("127.0.0.4", 0))
+        assert drain(receiver) == 100
+    assert counter("first") == counter("strangers") == 0
 
 
 def test_strangers_are_limited_by_port_however_many_they_are(port: socket.socket) -> None:

@@ -107,6 +107,10 @@ class Token(_Section, frozen=True):
     expires: date | None = None
 
 
+MAX_FALLS = 1000
+"""That are remembered of a tunnel, for `flapping`."""
+
+
 class Alarm(_Section, frozen=True):
     """A rule. Broken for `seconds` it raises an alarm; the alarm is over when it has held as long, with the value at
     `clear` or below. `of` are tunnels, classes, WANs; none means all. Units: docs/configuration.md."""

@@ -14,6 +14,7 @@ from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import Problem
 from mpq_supervisor.problems import KERNEL_TABLES, Problems, each
 from mpq_supervisor.schema import Config, Portal, SiteConfig, Supervisor, Watchdog
+from mpq_supervisor.validate_alarms import check_alarms
 from mpq_supervisor.validate_hub import check_hub
 from mpq_supervisor.validate_site import check_site
 from mpq_worker.contract import HEARTBEAT_INTERVAL
@@ -27,14 +28,16 @@ def validate(config: Config, unread: Container[str] = ()) -> list[Problem]:
     classes = tuple(entry for _, entry in each(config.classes, "class"))
     if any(f"class[{index}].name" in unread for index in range(len(config.classes))):
         classes = ()  # it may be any: all are taken to be there
+    config = msgspec.structs.replace(config, classes=classes)
     if isinstance(config, SiteConfig):
-        check_site(msgspec.structs.replace(config, classes=classes), problems)
+        check_site(config, problems)
     else:
-        check_hub(msgspec.structs.replace(config, classes=classes), problems)
+        check_hub(config, problems)
     _check_supervisor(config.supervisor, problems)
     _check_watchdog(config.watchdog, problems)
     if config.portal is not None:
         _check_portal(config.portal, problems)
+        check_alarms(config, config.portal, problems)
     return problems.found
 
 
@@ -82,11 +85,3 @@ def _check_portal(portal: Portal, problems: Problems) -> None:
             problems.add(f"portal.address[{index}]", f"{address} is there twice")
     if not portal.address:
         problems.add("portal.address", "needs at least one address")
-    problems.check_unique("alarm", "name", ((path, alarm.name) for path, alarm in each(portal.alarm, "portal.alarm")))
-    for path, alarm in each(portal.alarm, "portal.alarm"):
-        if alarm.kind != "down" and not alarm.above:
-            problems.add(f"{path}.above", "is missing", f"{path}.kind")
-        if alarm.clear is not None and alarm.clear > alarm.above:
-            problems.add(f"{path}.clear", "is above `above`", f"{path}.above")
-    if portal.webhook is not None and not portal.webhook.url.startswith(("http://", "https://")):
-        problems.add("portal.webhook.url", "must begin with https:// or http://")

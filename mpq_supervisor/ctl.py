@@ -113,7 +113,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     acknowledge.add_argument("names", metavar="RULE/SUBJECT", nargs="+")
     silence = commands.add_parser("silence", help="raise such alarms, but tell nobody, for a while")
     silence.add_argument("--rule", default="", help="of this rule; default: any")
-    silence.add_argument("--of", dest="subject", default="", help="of this tunnel or WAN; default: all")
+    silence.add_argument(
+        "--of", dest="subject", default="", help="of this tunnel, or of all of this WAN or class; default: all"
+    )
     silence.add_argument("--minutes", type=int, default=60, help="default: %(default)s")
     silence.add_argument("--reason", default="", help="for the others")
     unsilence = commands.add_parser("unsilence", help="end silences")

@@ -88,7 +88,8 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
     entry, life, report, rates = worker.entry, worker.life, worker.report, worker.rates
     path = report.path or PathStats()
     if worker.process is None:
-        path, rates, report = PathStats(), (0.0, 0.0), msgspec.structs.replace(report, sites=(), pss=0, loop_lag=0.0)
+        path, rates = PathStats(), (0.0, 0.0)
+        report = msgspec.structs.replace(report, path=None, sites=(), pss=0, loop_lag=0.0)
     running = life.state in SERVING | {State.DEGRADED} and life.ready_at is not None
     ended = life.starts > (1 if worker.process else 0)
     return WorkerStatus(

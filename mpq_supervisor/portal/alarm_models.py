@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -28,8 +29,19 @@ class Alarm(msgspec.Struct, frozen=True):
     acknowledged: str = ""
 
 
+class Over(StrEnum):
+    """Why an alarm is over."""
+
+    CLEAR = "clear"  # the value has been
+    STOPPED = "stopped"  # somebody stopped the tunnel, or all of the WAN
+    NOT_COVERED = "not covered"  # the rule is of others now
+    RULE = "rule"  # there is no such rule any more, or it is of another kind
+    GONE = "gone"  # there is no such tunnel or WAN any more
+
+
 class Silence(msgspec.Struct, frozen=True):
-    """Alarms of this rule and subject (empty: any) are raised but not sent before `until`."""
+    """Alarms of this rule (empty: any), and of this tunnel, WAN or class and its tunnels (empty: all), are raised but
+    not sent before `until`."""
 
     id: int
     rule: str
@@ -40,7 +52,8 @@ class Silence(msgspec.Struct, frozen=True):
 
     def covers(self, alarm: Alarm, now: float) -> bool:
         """Whether it is meant now."""
-        return now < self.until and self.rule in ("", alarm.rule) and self.subject in ("", alarm.subject)
+        of = ("", alarm.subject, alarm.wan, alarm.traffic_class)
+        return now < self.until and self.rule in ("", alarm.rule) and self.subject in of
 
 
 class AlarmList(msgspec.Struct, frozen=True):

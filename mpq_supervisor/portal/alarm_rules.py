@@ -1,37 +1,34 @@
 """Alarms: rules over what the feed told, with hysteresis. Pure.
 
-holds ──broken──▶ pending ──for `seconds`──▶ raised ──at `clear` or below for `seconds`──▶ resolved
+holds ──broken──▶ pending ──for `seconds`──▶ raised ──at `clear` or below for `seconds`──▶ over
+                                                    ──stopped, not covered, rule or tunnel gone──▶ over
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from statistics import fmean
 
 import msgspec
 
 from mpq_supervisor.life import SERVING
 from mpq_supervisor.life import State as Life
-from mpq_supervisor.portal.alarm_models import Alarm, Silence
+from mpq_supervisor.portal.alarm_models import Alarm, Over, Silence
+from mpq_supervisor.portal.falls import Falls, Known
 from mpq_supervisor.portal.losses import Losses
+from mpq_supervisor.portal.outbox import Change
 from mpq_supervisor.portal.state import FRESH, State, Tunnel
 from mpq_supervisor.schema import Alarm as Rule
 
 MAX_SILENCES = 100
 _AT_ONCE = ("flapping", "quota")
 """Kinds whose value is a sum already: `seconds` is what the falls are counted over."""
-_PLANNED = "order"
-"""The cause of restarts that are no falls (`lifecycle.cause`)."""
+_OF_WANS = ("asymmetric", "quota")
 _EASE = 0.8
 """Of `above`: what is at most so much counts as clear where the rule does not say."""
-
-
-class Change(msgspec.Struct, frozen=True):
-    """An alarm was raised, or is over."""
-
-    alarm: Alarm
-    raised: bool
+_BLIND = 10.0
+"""Seconds for which a value may be unknown: after more, what `seconds` it has been so is counted anew."""
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -40,6 +37,7 @@ class Memory(msgspec.Struct, frozen=True):
     alarms: tuple[Alarm, ...] = ()
     silences: tuple[Silence, ...] = ()
     next_silence: int = 1
+    falls: dict[str, Known] = {}
 
 
 class _Subject(msgspec.Struct, frozen=True):
@@ -48,6 +46,7 @@ class _Subject(msgspec.Struct, frozen=True):
     wan: str
     traffic_class: str
     value: float | None  # None: not known, which changes nothing
+    stopped: bool  # by somebody, so that there is nothing to be wrong
 
 
 class _Watch:
@@ -55,42 +54,38 @@ class _Watch:
 
     def __init__(self) -> None:
         self.since: float | None = None  # since when it is broken, or while raised, clear
+        self.known = 0.0  # when there last was a value
 
 
 class Alarms:
-    """All rules. Times of `look` are monotonic except `wall`."""
+    """All rules. Times are monotonic except `wall`."""
 
-    def __init__(self, rules: tuple[Rule, ...], memory: Memory) -> None:
+    def __init__(self, rules: tuple[Rule, ...], memory: Memory, now: float, wall: float) -> None:
         self._rules = {rule.name: rule for rule in rules}
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[tuple[str, str], _Watch] = {}  # by rule and subject
         self._losses = Losses()
-        self._falls: dict[str, deque[float]] = {}
-        self._seen: dict[str, tuple[bool, int]] = {}  # whether it served, and its faults so far
-        self.active = {alarm.id: alarm for alarm in memory.alarms if alarm.rule in self._rules}
+        keep = max((rule.seconds for rule in rules if rule.kind == "flapping"), default=0.0)
+        self._falls = Falls(keep, memory.falls, now, wall)
+        self.active = {alarm.id: alarm for alarm in memory.alarms}
         self.silences = {silence.id: silence for silence in memory.silences}
         self._next_silence = memory.next_silence
 
     def memory(self) -> Memory:
         """For the next portal."""
-        return Memory(tuple(self.active.values()), tuple(self.silences.values()), self._next_silence)
+        alarms, silences = tuple(self.active.values()), tuple(self.silences.values())
+        return Memory(alarms, silences, self._next_silence, self._falls.known())
 
-    def look(self, state: State, volumes: Mapping[str, int], now: float, wall: float) -> list[Change]:
-        """What changed. `volumes` are this month's bytes by WAN."""
+    def look(self, state: State, volumes: Mapping[str, int] | None, now: float, wall: float) -> list[Change]:
+        """What changed. `volumes` are this month's bytes by WAN; None while they are not known."""
         self.silences = {key: silence for key, silence in self.silences.items() if wall < silence.until}
         fresh = [tunnel for tunnel in state.tunnels.values() if now - tunnel.heard < FRESH]
         self._losses.hear(fresh, now)
-        for tunnel in fresh:
-            self._note_falls(tunnel, now)
-        changes = []
+        self._falls.hear(fresh, now, wall)
+        changes = list(self._void(state))
         for rule in self._rules.values():
             for subject in self._subjects(rule, fresh, volumes, now):
-                key = f"{rule.name}/{subject.name}"
-                change = self._judge(key, rule, subject, now, wall)
+                change = self._judge(rule, subject, now, wall)
                 changes += [change] if change else []
-        if state.host is not None:  # before that a tunnel that is not known may yet be told of
-            names = {*state.tunnels, *(tunnel.status.wan for tunnel in state.tunnels.values())}
-            gone = [alarm for alarm in self.active.values() if alarm.subject not in names]
-            changes += [Change(self.active.pop(alarm.id), raised=False) for alarm in gone]
         return changes
 
     def acknowledge(self, key: str, by: str) -> Alarm | None:
@@ -115,11 +110,47 @@ class Alarms:
 
     # ------------------------------------------------------------ helpers
 
-    def _judge(self, key: str, rule: Rule, subject: _Subject, now: float, wall: float) -> Change | None:
-        watch = self._watches.setdefault(key, _Watch())
+    def _void(self, state: State) -> Iterator[Change]:
+        """Ends the alarms that no rule, or nothing there, is the subject of any more; forgets what is not there."""
+        for alarm in list(self.active.values()):
+            if (over := self._voids(alarm, state)) is not None:
+                del self.active[alarm.id]
+                yield Change(alarm, over)
+        if state.host is not None:
+            self._falls.forget(state.host.workers)
+            known = {*state.host.workers, *(tunnel.status.wan for tunnel in state.tunnels.values())}
+            self._watches = {key: watch for key, watch in self._watches.items() if key[1] in known}
+
+    def _voids(self, alarm: Alarm, state: State) -> Over | None:
+        rule = self._rules.get(alarm.rule)
+        if rule is None or rule.kind != alarm.kind:
+            return Over.RULE
+        if state.host is None:
+            return None
+        if rule.kind in _OF_WANS:
+            found = [tunnel for tunnel in state.tunnels.values() if tunnel.status.wan == alarm.wan]
+            to_come = any(name not in state.tunnels for name in state.host.workers)
+        else:
+            found = [tunnel for tunnel in state.tunnels.values() if tunnel.status.name == alarm.tunnel]
+            to_come = not found and alarm.tunnel in state.host.workers
+        if to_come or any(_meant(rule, tunnel) for tunnel in found):
+            return None
+        return Over.NOT_COVERED if found else Over.GONE
+
+    def _judge(self, rule: Rule, subject: _Subject, now: float, wall: float) -> Change | None:
+        key = f"{rule.name}/{subject.name}"
+        watch = self._watches.setdefault((rule.name, subject.name), _Watch())
         value, raised = subject.value, self.active.get(key)
+        if subject.stopped:
+            watch.since = None
+            return None if raised is None else Change(self.active.pop(key), Over.STOPPED)
         if value is None:
             return None
+        if now - watch.known >= _BLIND:
+            watch.since = None
+        watch.known = now
+        if raised is not None and rule.kind == "quota" and _month(raised.since) == _month(wall):
+            value = max(value, raised.value)  # what was carried stays so, also where its history is lost
         clear = _EASE * rule.above if rule.clear is None else rule.clear
         if (value > rule.above) if raised is None else (value <= clear):
             watch.since = now if watch.since is None else watch.since
@@ -128,7 +159,7 @@ class Alarms:
             watch.since = None
             if raised is not None:
                 del self.active[key]
-                return Change(msgspec.structs.replace(raised, value=value), raised=False)
+                return Change(msgspec.structs.replace(raised, value=value), Over.CLEAR)
             self.active[key] = Alarm(
                 id=key,
                 rule=rule.name,
@@ -142,43 +173,34 @@ class Alarms:
                 above=rule.above,
                 since=wall,
             )
-            return Change(self.active[key], raised=True)
+            return Change(self.active[key])
         watch.since = None
         return None
 
-    def _note_falls(self, tunnel: Tunnel, now: float) -> None:
-        """Those that are seen, and those that the causes tell of: it may serve again before anybody looks."""
-        name, status = tunnel.status.name, tunnel.status
-        serves = status.state in SERVING
-        faults = sum(count for cause, count in status.causes.items() if cause != _PLANNED)
-        served, known = self._seen.get(name, (False, faults))
-        if served and status.state is not Life.STOPPED:
-            falls = max(faults - known, int(not serves))
-            self._falls.setdefault(name, deque(maxlen=1000)).extend([now] * falls)
-        self._seen[name] = (serves, faults)
-
     def _subjects(
-        self, rule: Rule, tunnels: list[Tunnel], volumes: Mapping[str, int], now: float
+        self, rule: Rule, tunnels: list[Tunnel], volumes: Mapping[str, int] | None, now: float
     ) -> Iterable[_Subject]:
         chosen = [tunnel for tunnel in tunnels if _meant(rule, tunnel)]
-        if rule.kind in ("asymmetric", "quota"):
+        if rule.kind in _OF_WANS:
             for wan in dict.fromkeys(tunnel.status.wan for tunnel in chosen):
+                if rule.kind == "quota":
+                    value = None if volumes is None else volumes.get(wan, 0) / 1e9
+                    yield _Subject(wan, "", wan, "", value, stopped=False)
+                    continue
                 members = [tunnel for tunnel in chosen if tunnel.status.wan == wan]
-                value = volumes.get(wan, 0) / 1e9 if rule.kind == "quota" else self._asymmetry(members)
-                yield _Subject(wan, "", wan, "", value)
+                yield _Subject(wan, "", wan, "", self._asymmetry(members), stopped=all(map(_stopped, members)))
             return
         measure = self._measure(rule, now)
         for tunnel in chosen:
             status = tunnel.status
-            yield _Subject(status.name, status.name, status.wan, status.traffic_class, measure(tunnel))
+            about = (status.name, status.name, status.wan, status.traffic_class)
+            yield _Subject(*about, measure(tunnel), _stopped(tunnel))
 
     def _measure(self, rule: Rule, now: float) -> Callable[[Tunnel], float | None]:
         if rule.kind == "down":
             return _downness
         if rule.kind == "flapping":
-            return lambda tunnel: float(
-                sum(now - then < rule.seconds for then in self._falls.get(tunnel.status.name, ()))
-            )
+            return lambda tunnel: self._falls.count(tunnel, rule.seconds, now)
         return self._loss if rule.kind == "loss" else _rtt
 
     def _loss(self, tunnel: Tunnel) -> float | None:
@@ -196,8 +218,18 @@ def _meant(rule: Rule, tunnel: Tunnel) -> bool:
     return not rule.of or not {status.name, status.wan, status.traffic_class}.isdisjoint(rule.of)
 
 
+def _stopped(tunnel: Tunnel) -> bool:
+    return tunnel.status.state is Life.STOPPED
+
+
 def _downness(tunnel: Tunnel) -> float | None:
-    return None if tunnel.status.state is Life.STOPPED else float(tunnel.status.state not in SERVING)
+    """Who is being stopped may have been told to, which the next state shows."""
+    return None if tunnel.status.state is Life.STOPPING else float(tunnel.status.state not in SERVING)
+
+
+def _month(t: float) -> tuple[int, int]:
+    day = datetime.fromtimestamp(t, UTC)
+    return day.year, day.month
 
 
 def _rtt(tunnel: Tunnel) -> float | None:

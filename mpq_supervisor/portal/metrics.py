@@ -166,6 +166,13 @@ HOST = Scope((), _host, (
     Row("mpq_history_bytes", "gauge", "Size of the history on disk; 0 while there is none.",
         lambda s: s.history_bytes),
     Row("mpq_history_lost_seconds_total", "counter", "Seconds that the disk did not take.", lambda s: s.history_lost),
+    Row("mpq_webhook_waiting_messages", "gauge", "What the receiver of webhooks has not taken; absent without one.",
+        lambda s: s.delivery and s.delivery.waiting),
+    Row("mpq_webhook_failures_total", "counter", "Attempts to hand the receiver of webhooks a message that failed.",
+        lambda s: s.delivery and s.delivery.failures),
+    Row("mpq_webhook_lost_alarms_total", "counter",
+        "Alarms that were over before the queue of webhooks had room to tell of them.",
+        lambda s: s.delivery and s.delivery.lost),
 ))
 TUNNEL = Scope(("tunnel", "wan", "class"), _tunnels, (
     Row("mpq_tunnel_state", "gauge", "1 for the state that the tunnel is in, 0 for the others.", _states, "state"),

@@ -102,6 +102,7 @@ class Service:
             await asyncio.sleep(until_next_look(time.time()))
             now, wall = time.monotonic(), time.time()
             self._parts.watch.look(self._state, now, wall)
+            self._state.delivery = self._parts.watch.delivery()
             rows = self._sampler.rows(self._state, now)
             self._recorder.put(Batch(int(wall), rows, self._parts.journal.take()))
             self._state.history_bytes, self._state.history_lost = self._recorder.bytes, self._recorder.lost

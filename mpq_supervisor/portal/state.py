@@ -49,6 +49,15 @@ class Totals:
         return {n.removeprefix(prefix): t.value for n, t in self._totals.items() if n.startswith(prefix)}
 
 
+class Delivery(msgspec.Struct, frozen=True):
+    """How the receiver of webhooks takes what it is told: messages that wait, attempts that failed, alarms of which
+    there was no room to tell."""
+
+    waiting: int
+    failures: int
+    lost: int
+
+
 class Path(msgspec.Struct, frozen=True):
     """One connection of a tunnel: a site's own, or one of a hub's with a site. `via` is the WAN or listener."""
 
@@ -115,6 +124,7 @@ class State:
         self.tunnels: dict[str, Tunnel] = {}
         self.heard = 0.0
         self.history_bytes = self.history_lost = 0
+        self.delivery: Delivery | None = None
         self._lines: deque[Line] = deque(maxlen=MAX_LINES)
 
     def take(self, message: Message, now: float) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
+import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,13 +15,14 @@ import msgspec
 from mpq_supervisor.events import Kind, Marks
 from mpq_supervisor.files import write_atomically
 from mpq_supervisor.portal.alarm_models import Alarm
-from mpq_supervisor.portal.alarm_rules import Alarms, Change, Memory
+from mpq_supervisor.portal.alarm_rules import Alarms, Memory
 from mpq_supervisor.portal.history.query import History, day_of
 from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.portal.journal import Journal
 from mpq_supervisor.portal.messages import Setup
-from mpq_supervisor.portal.state import State
-from mpq_supervisor.portal.webhook import Outbox, Webhook
+from mpq_supervisor.portal.outbox import Change, Kept, Outbox
+from mpq_supervisor.portal.state import Delivery, State
+from mpq_supervisor.portal.webhook import Webhook
 
 FILE_NAME = "alarms.json"
 VOLUME_INTERVAL = 60.0
@@ -29,7 +33,7 @@ log = logging.getLogger(__name__)
 
 class _Saved(msgspec.Struct, frozen=True):
     memory: Memory = Memory()
-    outbox: Outbox = Outbox()
+    outbox: Kept = Kept()
 
 
 class Watch:
@@ -42,26 +46,38 @@ class Watch:
         self._host = setup.name
         saved = self._load()
         self._saved = saved
-        self.alarms = Alarms(setup.alarms, saved.memory)
+        self.alarms = Alarms(setup.alarms, saved.memory, time.monotonic(), time.time())
         self.webhook: Webhook | None = None
         if setup.webhook is not None:
-            self.webhook = Webhook(setup.webhook.url, secret, saved.outbox, self.save)
+            receiver = hashlib.sha256(setup.webhook.url.encode()).hexdigest()  # the URL may hold a secret
+            self.webhook = Webhook(setup.webhook.url, secret, Outbox(receiver, saved.outbox), self.save)
         self._quotas = any(rule.kind == "quota" for rule in setup.alarms)
-        self._volumes: dict[str, int] = {}
+        self._volumes: dict[str, int] | None = None
         self._next_volumes = 0.0
 
     def look(self, state: State, now: float, wall: float) -> None:
         """Once a second; `now` is monotonic, `wall` Unix time."""
         if self._quotas and now >= self._next_volumes:
             self._next_volumes = now + VOLUME_INTERVAL
-            self._volumes = self._month(state, wall)
-        for change in self.alarms.look(state, self._volumes, now, wall):
+            self._volumes = self._month(wall)
+        changes = self.alarms.look(state, self._volumes, now, wall)
+        for change in changes:
             self._tell(change, wall)
+        if self.webhook is not None:
+            silenced = partial(self.alarms.silenced, wall=wall)
+            self.webhook.outbox.follow(self.alarms.active, changes, silenced, self._host, wall)
+            self.webhook.wake()
         self.save()
+
+    def delivery(self) -> Delivery | None:
+        """How the receiver takes it; None where there is none."""
+        if self.webhook is None:
+            return None
+        return Delivery(self.webhook.outbox.waiting, self.webhook.failures, self.webhook.outbox.lost)
 
     def save(self) -> None:
         """Writes what changed."""
-        outbox = self._saved.outbox if self.webhook is None else self.webhook.outbox()
+        outbox = self._saved.outbox if self.webhook is None else self.webhook.outbox.kept()
         saved = _Saved(self.alarms.memory(), outbox)
         if saved == self._saved:
             return
@@ -73,26 +89,26 @@ class Watch:
 
     def _tell(self, change: Change, wall: float) -> None:
         alarm = change.alarm
-        text = f"alarm {alarm.rule}: {alarm.subject}: {_words(alarm)}" if change.raised else f"alarm over: {alarm.id}"
+        text = f"alarm {alarm.rule}: {alarm.subject}: {_words(alarm)}"
+        if change.over is not None:
+            text = f"alarm over: {alarm.id}: {change.over}"
         level = _LEVELS[alarm.severity] if change.raised else logging.INFO
         about = (alarm.tunnel, alarm.wan, alarm.traffic_class)
         self._journal.add(Event(wall, Kind.ALARM, level, text, *about, reason=alarm.rule))
         log.log(level, "%s", text, extra={"marks": Marks(Kind.ALARM, *about, reason=alarm.rule)})
-        if self.webhook is not None and not self.alarms.silenced(alarm, wall):
-            self.webhook.put(self._host, wall, change.raised, alarm)
 
-    def _month(self, state: State, wall: float) -> dict[str, int]:
+    def _month(self, wall: float) -> dict[str, int] | None:
+        """This month's bytes by WAN, also of tunnels that there are no more; as before where they cannot be read."""
         first = datetime.fromtimestamp(wall, UTC).replace(day=1, hour=0, minute=0, second=0)
-        volumes: dict[str, int] = {}
         try:
             days = self._history.days(day_of(first.timestamp()), day_of(wall))
         except sqlite3.Error as error:
             log.debug("alarms: %s", error)
             return self._volumes
+        volumes: dict[str, int] = {}
         for day in days:
-            if day.kind == "tunnel" and day.name in state.tunnels:
-                wan = state.tunnels[day.name].status.wan
-                volumes[wan] = volumes.get(wan, 0) + day.bytes_in + day.bytes_out
+            if day.kind == "tunnel":
+                volumes[day.wan] = volumes.get(day.wan, 0) + day.bytes_in + day.bytes_out
         return volumes
 
     def _load(self) -> _Saved:

@@ -14,7 +14,7 @@ from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.exposition import Exposition
 from mpq_supervisor.portal.messages import WorkerSample
 from mpq_supervisor.portal.metrics import SCOPES, labels_of
-from mpq_supervisor.portal.state import State
+from mpq_supervisor.portal.state import Delivery, State
 from mpq_worker.contract import RTT_BOUNDS, PathStats, SiteStatus
 from tests.unit.samples import PATH, SETUP, WORKER, host_sample, state_with
 
@@ -73,6 +73,16 @@ def test_values() -> None:
     assert one(samples, "mpq_path_probe_rtt_seconds_bucket", **path, le="+Inf") == 4
     assert one(samples, "mpq_path_probe_rtt_seconds_sum", **path) == 2.06
     assert one(samples, "mpq_wan_sent_bytes_total", wan="wan5") == 2
+
+
+def test_a_receiver_of_webhooks() -> None:
+    state = state_with(WORKER)
+    assert "mpq_webhook_waiting_messages" not in printed(state)
+    state.delivery = Delivery(waiting=0, failures=3, lost=1)
+    samples = printed(state)
+    assert one(samples, "mpq_webhook_waiting_messages") == 0
+    assert one(samples, "mpq_webhook_failures_total") == 3
+    assert one(samples, "mpq_webhook_lost_alarms_total") == 1
 
 
 def test_what_is_not_known_is_absent() -> None:

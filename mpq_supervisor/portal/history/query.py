@@ -53,6 +53,7 @@ class Volume(msgspec.Struct, frozen=True):
     day: int  # days since 1970-01-01
     name: str
     kind: str
+    wan: str  # that it is of now; empty for a class
     seen: int
     up: int
     bytes_in: int
@@ -107,7 +108,7 @@ class History:
         """Every series on each of these days, both included."""
         with self._open() as database:
             rows = database.execute(
-                "SELECT day, name, kind, seen, up, bytes_in, bytes_out, rtt, loss FROM days "
+                "SELECT day, name, kind, wan, seen, up, bytes_in, bytes_out, rtt, loss FROM days "
                 "JOIN series ON series.id = days.series WHERE day BETWEEN ? AND ? ORDER BY day, kind, series.id",
                 (first, last),
             ).fetchall()
@@ -141,9 +142,18 @@ def _point(t: int, n: int, up: int, *values: int | None) -> Point:
 
 
 def _volume(
-    day: int, name: str, kind: str, seen: int, up: int, bytes_in: int, bytes_out: int, rtt: bytes, loss: bytes
+    day: int,
+    name: str,
+    kind: str,
+    wan: str,
+    seen: int,
+    up: int,
+    bytes_in: int,
+    bytes_out: int,
+    rtt: bytes,
+    loss: bytes,
 ) -> Volume:
-    return Volume(day, name, kind, seen, up, bytes_in, bytes_out, _quantiles(rtt), _quantiles(loss))
+    return Volume(day, name, kind, wan, seen, up, bytes_in, bytes_out, _quantiles(rtt), _quantiles(loss))
 
 
 def _quantiles(data: bytes) -> dict[str, float]:

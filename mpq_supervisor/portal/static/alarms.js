@@ -46,7 +46,7 @@ export async function alarms(app) {
       app.may("operator")
         ? h("form", { class: "row", submit: silence },
             h("h3", {}, "Silence"),
-            h("label", {}, "Tunnel or WAN (empty: all) ", subject),
+            h("label", {}, "Tunnel, WAN or class (empty: all) ", subject),
             h("label", {}, "Minutes ", minutes),
             h("label", {}, "Why ", reason),
             h("button", { type: "submit" }, "Silence"))

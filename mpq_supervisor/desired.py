@@ -48,18 +48,18 @@ _LINK_LOCAL = "fe80::/64"
 
 class Desired(msgspec.Struct, frozen=True):
     """What should be there. The default is nothing at all. `addresses` are all that TUNs have, `lan_addresses` are
-    beside those that a LAN may have from others."""
+    beside those that a LAN may have from others, in the order in which they are added: that of the file."""
 
     links: frozenset[TunLink] = frozenset()
     addresses: frozenset[Address] = frozenset()
-    lan_addresses: frozenset[Address] = frozenset()
+    lan_addresses: tuple[Address, ...] = ()
     routes: frozenset[Route] = frozenset()
     rules: frozenset[Rule] = frozenset()
     shapers: frozenset[Shaper] = frozenset()
 
     def everything(self) -> frozenset[object]:
         """All of it, of every kind."""
-        return self.links | self.addresses | self.lan_addresses | self.routes | self.rules | self.shapers
+        return self.links | self.addresses | {*self.lan_addresses} | self.routes | self.rules | self.shapers
 
 
 Last = Mapping[tuple[str, int], str]
@@ -80,7 +80,7 @@ def closed(plan: HostPlan, snapshot: Snapshot) -> Desired:
         return Desired(routes=frozenset(_hub_backstops(plan, snapshot)))
     routes = (*_tunnel_backstops(plan, snapshot), *_lan_routes(plan, snapshot))
     rules = frozenset((*_lan_rules(plan, snapshot), *_mark_rules(plan, snapshot)))
-    return Desired(routes=frozenset(routes), rules=rules, lan_addresses=frozenset(_lan_addresses(plan)))
+    return Desired(routes=frozenset(routes), rules=rules, lan_addresses=tuple(_lan_addresses(plan)))
 
 
 def _site(plan: HostPlan, snapshot: Snapshot, down: Collection[str], last: Last) -> Desired:
@@ -110,7 +110,7 @@ def _site(plan: HostPlan, snapshot: Snapshot, down: Collection[str], last: Last)
     return Desired(
         links=frozenset(TunLink(t.tun, t.mtu, t.txqueuelen) for t in plan.tunnels),
         addresses=frozenset(addresses),
-        lan_addresses=frozenset(_lan_addresses(plan)),
+        lan_addresses=remaining.lan_addresses,
         routes=frozenset(routes),
         rules=frozenset(rules),
         shapers=frozenset(s for wan in plan.wans if (s := shaper(wan, plan.classes))),

@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from logging import Logger
 from typing import Literal
 
@@ -25,7 +26,7 @@ from mpq_supervisor.desired import Desired, closed, desired
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.monitor import Monitor
 from mpq_supervisor.netlink import Netlink
-from mpq_supervisor.network import LinkState, link_state
+from mpq_supervisor.network import LinkState, Snapshot, link_state
 from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.reconcile import reconcile
@@ -99,6 +100,7 @@ class Host:
         What only the old one had is closed here; a worker that still holds a copy keeps that until it ends.
         """
         old, self._plan = self._plan, plan
+        self._in_place = frozenset()  # what goes and comes now is the plan's doing
         try:
             self.up()
         except HostFault:
@@ -120,13 +122,13 @@ class Host:
         for tun in list(self._tuns):
             self._close_tun(tun)
         self._sockets = {}
-        there = self._netlink.snapshot()
-        want = closed(self._plan, there) if on_stop == "closed" else Desired()
-        for line in reconcile(self._netlink, want, there).refused:
+        left = partial(closed, self._plan) if on_stop == "closed" else lambda _: Desired()
+        outcome = reconcile(self._netlink, left)
+        for line in outcome.refused:
             self._log.warning("network: %s", line)
         if on_stop == "open":
             self._table.remove()
-            remove_vlans(self._netlink, there.links)
+            remove_vlans(self._netlink, outcome.there.links)
         if self._plan.role == "hub":
             self._guard.remove()
         self._netlink.close()
@@ -251,7 +253,6 @@ class Host:
         slots: dict[_Port, set[int]] = {}
         for worker in plan.hub_workers:
             slots.setdefault(_port(worker), set()).update(self._lent.get(worker.name, ()))
-        remove_vlans(self._netlink, self._netlink.links(), [lan.interface for lan in plan.lans])
         for port in self._groups.keys() - slots.keys():
             self._close_port(port)
         for port, group in self._groups.items():
@@ -292,11 +293,8 @@ class Host:
     def _refresh(self) -> None:
         """Reads the kernel's state and reconciles it."""
         refused = make_vlans(self._netlink, self._plan.lans)
-        there = self._netlink.snapshot()
-        states = {wan.name: link_state(wan, there) for wan in self._plan.wans}
-        for name, state in states.items():
-            self._last |= {(name, v): address for v in (4, 6) if (address := state.local_address(v)) is not None}
-        outcome = reconcile(self._netlink, desired(self._plan, there, self._down, self._last), there)
+        outcome = reconcile(self._netlink, self._desired)
+        states = {wan.name: link_state(wan, outcome.there) for wan in self._plan.wans}
         refused += outcome.refused
         before, self._in_place = self._in_place, outcome.in_place
         self._tell_repairs([str(thing) for thing in outcome.done if thing in before and thing in self._in_place])
@@ -307,6 +305,12 @@ class Host:
         hubs = {wan.name: wan.hub_addresses for wan in self._plan.wans}
         now = {name: (state, state.reach(hubs[name]) is not None) for name, state in states.items()}
         self.links = self._damper.step(now, time.monotonic())
+
+    def _desired(self, there: Snapshot) -> Desired:
+        for wan in self._plan.wans:
+            state = link_state(wan, there)
+            self._last |= {(wan.name, v): a for v in (4, 6) if (a := state.local_address(v)) is not None}
+        return desired(self._plan, there, self._down, self._last)
 
     def _on_change(self, nftables: bool) -> None:
         try:

@@ -1,7 +1,8 @@
 """Hears of changes to links, addresses, routes, rules, nftables and qdiscs, whoever makes them (FIELD 14).
 
 What a message says does not matter: the state is read anew, once per burst. So nothing is missed when the
-kernel has to drop some of them.
+kernel has to drop some of them. Of some things it says nothing (a TUN's `src_valid_mark`): now and then it is read
+anew without a message.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 from collections.abc import Callable
 
 _DEBOUNCE = 0.05  # seconds from the first message of a burst
+_PATROL = 10.0  # seconds without a message
 _QDISC_DEBOUNCE = 0.5  # a kernel that takes only a part of ours makes us hear of ourselves each time we try
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK = 270
@@ -71,6 +73,7 @@ class Monitor:
 
     def _fire(self) -> None:
         nftables, self._nftables, self._timer = self._nftables, False, None
+        self.look(_PATROL)
         self._changed(nftables)
 
 

@@ -42,14 +42,15 @@ class Netlink(NetlinkSocket):
     # ------------------------------------------------------------ reading
 
     def snapshot(self) -> Snapshot:
-        """Links, usable addresses, and the routes of the main table that are not ours."""
+        """Links, addresses, and the routes of the main table that are not ours."""
         links = self.links()
-        addresses = self._addresses(links)
+        found = self._addresses(links)
         main = [r for r in self._routes(links, ours=False) if r.table == MAIN_TABLE]
         return Snapshot(
             links=links,
-            addresses=tuple(address for address, _ in addresses),
-            own_addresses=frozenset(address for address, protocol in addresses if protocol == PROTOCOL),
+            addresses=tuple(address for address, _, usable in found if usable),
+            assigned=frozenset(address for address, _, _ in found),
+            own_addresses=frozenset(address for address, protocol, _ in found if protocol == PROTOCOL),
             routes=tuple(sorted(main, key=lambda r: r.metric)),
             ipv6=os.path.exists("/proc/net/if_inet6"),
         )
@@ -68,11 +69,11 @@ class Netlink(NetlinkSocket):
         dumps = (self.dump(_GETRULE, request) for request in ALL_RULES)
         return frozenset(rule for dump in dumps for raw in dump if (rule := decode_rule(raw)) is not None)
 
-    def _addresses(self, links: dict[str, Link]) -> list[tuple[Address, int]]:
-        """All usable addresses of global scope, and by whom they were set."""
+    def _addresses(self, links: dict[str, Link]) -> list[tuple[Address, int, bool]]:
+        """All addresses, by whom they were set, and whether one may send from them."""
         names = {link.index: link.name for link in links.values()}
         found = map(decode_address, self.dump(_GETADDR, ALL_ADDRESSES))
-        return [(Address(names[i], text, prefix), by) for i, text, prefix, by in filter(None, found) if i in names]
+        return [(Address(names[i], text, length), by, usable) for i, text, length, by, usable in found if i in names]
 
     def _routes(self, links: dict[str, Link], ours: bool) -> Iterator[Route]:
         names = {link.index: link.name for link in links.values()}
@@ -84,7 +85,7 @@ class Netlink(NetlinkSocket):
                 if not ours and table != MAIN_TABLE:
                     continue
                 for index, route in decode_route(raw):
-                    if not ours and route.destination.lower().startswith(("fe80:", "ff")):
+                    if not ours and route.destination.startswith(("fe80:", "ff")):
                         continue
                     if index is None:
                         yield route

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any
 
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
@@ -24,6 +25,7 @@ _CLONED = 0x200
 _TO_TABLE = 1  # FRA action
 _UNIVERSE = 0
 _VERSION = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
+_GENERATE_NONE = 1  # IFLA_INET6_ADDR_GEN_MODE
 
 
 @lru_cache(maxsize=256)
@@ -38,21 +40,23 @@ def decode_link(raw: bytes) -> Link:
         mtu=link.get_attr("IFLA_MTU"),
         txqueuelen=link.get_attr("IFLA_TXQLEN"),
         alias=link.get_attr("IFLA_IFALIAS") or "",
+        parent=link.get_attr("IFLA_LINK") or 0,
+        vlan=link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VLAN_ID") if _kind(link) == "vlan" else None,
+        tun_families=_tun_families(link),
     )
 
 
 @lru_cache(maxsize=1024)
-def decode_address(raw: bytes) -> tuple[int, str, int, int] | None:
-    """(interface index, address, prefix length, by whom it was set); None for one that cannot be used."""
+def decode_address(raw: bytes) -> tuple[int, str, int, int, bool]:
+    """(interface index, address, prefix length, by whom it was set, whether one may send from it)."""
     address = _parse(ifaddrmsg, raw)
     flags = address.get_attr("IFA_FLAGS") or address["flags"]
-    if address["scope"] != _UNIVERSE or flags & _ADDRESS_UNUSABLE:
-        return None
     return (
         address["index"],
-        address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"),
+        _spelt(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")),
         address["prefixlen"],
         address.get_attr("IFA_PROTO") or 0,
+        address["scope"] == _UNIVERSE and not flags & _ADDRESS_UNUSABLE,
     )
 
 
@@ -66,17 +70,17 @@ def decode_route(raw: bytes) -> tuple[tuple[int | None, Route], ...]:
         return ()
     route = Route(
         table=message.get_attr("RTA_TABLE") or message["table"],
-        destination=f"{destination}/{message['dst_len']}" if destination is not None else ANY[version],
-        gateway=message.get_attr("RTA_GATEWAY"),
+        destination=f"{_spelt(destination)}/{message['dst_len']}" if destination is not None else ANY[version],
+        gateway=_spelt(message.get_attr("RTA_GATEWAY")),
         metric=message.get_attr("RTA_PRIORITY") or 0,
-        source=message.get_attr("RTA_PREFSRC"),
+        source=_spelt(message.get_attr("RTA_PREFSRC")),
     )
     if message["type"] == _UNREACHABLE:  # in IPv6 it names the loopback
         return ((None, route),)
     hops = message.get_attr("RTA_MULTIPATH")
     if hops is None:
         return ((message.get_attr("RTA_OIF"), route),)
-    return tuple((hop["oif"], _with_gateway(route, hop.get_attr("RTA_GATEWAY"))) for hop in hops)
+    return tuple((hop["oif"], _with_gateway(route, _spelt(hop.get_attr("RTA_GATEWAY")))) for hop in hops)
 
 
 @lru_cache(maxsize=1024)
@@ -89,7 +93,7 @@ def decode_rule(raw: bytes) -> Rule | None:
         version=_VERSION[message["family"]],
         priority=message.get_attr("FRA_PRIORITY") or 0,
         table=message.get_attr("FRA_TABLE") if message["action"] == _TO_TABLE else None,
-        source=message.get_attr("FRA_SRC"),
+        source=_spelt(message.get_attr("FRA_SRC")),
         mark=message.get_attr("FRA_FWMARK"),
         mask=message.get_attr("FRA_FWMASK"),
         input=message.get_attr("FRA_IIFNAME"),
@@ -99,6 +103,24 @@ def decode_rule(raw: bytes) -> Rule | None:
 
 def _with_gateway(route: Route, gateway: str | None) -> Route:
     return Route(route.table, route.destination, None, gateway, route.metric, route.source)
+
+
+def _kind(link: Any) -> str | None:
+    kind: str | None = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    return kind
+
+
+def _tun_families(link: Any) -> bool:
+    """Whether `netlink_encode.tun_families_body` would change nothing."""
+    ipv4 = link.get_nested("IFLA_AF_SPEC", "AF_INET") or {}
+    ipv6 = link.get_nested("IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE")
+    return bool(ipv4.get("src_vmark")) and ipv6 in (None, _GENERATE_NONE)
+
+
+def _spelt(text: str | None) -> Any:
+    """An address as `ipaddress` spells it, and so the configuration: the C library has ::ffff:192.0.2.1 for
+    ::ffff:c000:201."""
+    return None if text is None else str(ip_address(text))
 
 
 def _parse(message: Any, raw: bytes) -> Any:

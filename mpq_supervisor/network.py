@@ -17,7 +17,9 @@ ANY = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 class Link(msgspec.Struct, frozen=True):
-    """An interface as the kernel has it."""
+    """An interface as the kernel has it. `parent` is the index of the interface that it stands on, 0 for none, `vlan`
+    the id of an 802.1Q interface; `tun_families` is whether the address families treat it as a TUN of ours
+    (`netlink.set_tun`)."""
 
     name: str
     index: int
@@ -26,10 +28,13 @@ class Link(msgspec.Struct, frozen=True):
     mtu: int
     txqueuelen: int
     alias: str = ""
+    parent: int = 0
+    vlan: int | None = None
+    tun_families: bool = False
 
 
 class Address(msgspec.Struct, frozen=True):
-    """A usable address (global scope; not tentative, deprecated, secondary or temporary) of an interface."""
+    """An address of an interface; as every address here in the spelling of `ipaddress`, so that equal is the same."""
 
     interface: str
     address: str
@@ -109,11 +114,13 @@ class TunLink(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What is there. `routes` are those of the main table that are not ours, lowest metric first; `own_addresses`
-    are those of `addresses` that carry our mark."""
+    """What is there. `routes` are those of the main table that are not ours, lowest metric first. `addresses` are
+    those to send from (global scope; not tentative, deprecated, secondary or temporary), `assigned` are all, and
+    `own_addresses` those of these that carry our mark."""
 
     links: dict[str, Link] = {}
     addresses: tuple[Address, ...] = ()
+    assigned: frozenset[Address] = frozenset()
     own_addresses: frozenset[Address] = frozenset()
     routes: tuple[Route, ...] = ()
     ipv6: bool = True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
+from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import Problem, join
-from mpq_supervisor.schema import Address, Network
+from mpq_supervisor.schema import Address, Network, Prefixes, SiteConfig
 from mpq_worker.contract import TrafficClass
 
 _T = TypeVar("_T")
@@ -51,8 +52,7 @@ def names_of(items: Sequence[object], path: str) -> tuple[str, ...]:
 
 def check_inner(path: str, network: Network, problems: Problems) -> bool:
     """Whether tunnels can have their addresses from this network; if not, the problem is added."""
-    mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None
-    if mapped or network.is_multicast or network.is_loopback or network.is_link_local or network.is_unspecified:
+    if not is_unicast(network):
         problems.add(path, f"{network} is multicast, loopback, link-local or mapped: no addresses for an interface")
         return False
     if network.num_addresses >= 256:
@@ -63,10 +63,33 @@ def check_inner(path: str, network: Network, problems: Problems) -> bool:
 
 def is_host(address: Address) -> bool:
     """Whether a host on the Internet can have this address; one of a link alone would need its interface."""
-    nobody = address.is_unspecified or address.is_multicast or address.is_link_local
+    nobody = address.is_unspecified or address.is_multicast or address.is_link_local or _is_mapped(address)
     return not nobody and not (isinstance(address, IPv4Address) and address.is_reserved)
+
+
+def is_unicast(network: Network) -> bool:
+    """Whether hosts can have the addresses of this network."""
+    begin = network.network_address
+    special = network.is_multicast or network.is_loopback or network.is_link_local
+    return not (special or begin.is_unspecified or _is_mapped(begin))
+
+
+def _is_mapped(address: Address) -> bool:
+    """An IPv4 address in IPv6's clothes (RFC 4291 section 2.5.5.2), which no packet has."""
+    return isinstance(address, IPv6Address) and address.ipv4_mapped is not None
 
 
 def check_interface_length(path: str, what: str, name: str, problems: Problems) -> None:
     if len(name) > 15:
         problems.add(path, f"its {what} {name} is longer than the 15 characters of an interface name")
+
+
+def check_prefixes(path: str, prefixes: Sequence[Prefixes], problems: Problems) -> None:
+    for index, prefix in enumerate(prefixes):
+        if not isinstance(prefix, str) and prefix.prefixlen == 0:
+            problems.add(f"{path}[{index}]", f"{prefix} is everything: leave it out")
+
+
+def check_class(config: SiteConfig, path: str, traffic_class: TrafficClass, problems: Problems) -> None:
+    if traffic_class not in arithmetic.class_plans(config.classes):
+        problems.add(path, f"{traffic_class.name.lower()} is not among this host's [[class]] entries")

@@ -1,6 +1,7 @@
 """Brings the kernel's network to the desired state, with no message where nothing differs.
 
-What closes comes first (backstops and rules), then what opens (interfaces, addresses, routes), then what went.
+What closes comes first (backstops and rules), then what opens (interfaces, addresses, routes), then what went. Before
+all of it addresses go: with the first of a subnet the kernel takes the others of it, and the routes that have them.
 """
 
 from __future__ import annotations
@@ -18,21 +19,23 @@ _P = ParamSpec("_P")
 
 
 class Outcome(NamedTuple):
-    """`refused` is tried again at the next call; `done` are rules, routes, … that were set or removed; `in_place` is
-    what is wanted and there."""
+    """`there` is what was found; `refused` is tried again at the next call; `done` are rules, routes, … that were set
+    or removed; `in_place` is what is wanted and there."""
 
+    there: Snapshot
     refused: tuple[str, ...]
     done: tuple[object, ...]
     in_place: frozenset[object]
 
 
-def reconcile(netlink: Netlink, want: Desired, there: Snapshot) -> Outcome:
-    """Makes the changes.
+def reconcile(netlink: Netlink, wanted: Callable[[Snapshot], Desired]) -> Outcome:
+    """Makes the changes to what is `wanted` where things are so.
 
     Raises HostFault if it refuses a rule or a backstop, since then traffic could leave in clear.
     """
+    there = netlink.snapshot()
+    want = wanted(there)
     index = {name: link.index for name, link in there.links.items()}
-    rules, routes = netlink.own_rules(), netlink.own_routes(there.links)
     refused: list[str] = []
     done: list[object] = []
     failed: set[object] = set()
@@ -45,25 +48,37 @@ def reconcile(netlink: Netlink, want: Desired, there: Snapshot) -> Outcome:
             refused.append(f"{what}: {error.strerror}")
             failed.add(what)
 
+    tuns = {tun.name for tun in want.links}
+    old = frozenset(a for a in there.assigned if a.interface in tuns) | there.own_addresses
+    if gone := old - want.addresses.union(want.lan_addresses):
+        for address in gone:
+            attempt(address, netlink.delete_address, address, index[address.interface])
+        there = netlink.snapshot()
+        want = wanted(there)
+
+    rules, routes = netlink.own_rules(), netlink.own_routes(there.links)
+    before = len(refused)
     for route in want.routes - routes:
         if route.interface is None:
             attempt(route, netlink.add_route, route, None)
     for rule in want.rules - rules:
         attempt(rule, netlink.add_rule, rule)
-    if refused:
-        raise HostFault("; ".join(refused))
+    if refused[before:]:
+        raise HostFault("; ".join(refused[before:]))
 
     for tun in want.links:
         link = there.links.get(tun.name)
-        if link and (link.mtu, link.txqueuelen, link.up) != (tun.mtu, tun.txqueuelen, True):
+        if link and (link.mtu, link.txqueuelen, link.up, link.tun_families) != (tun.mtu, tun.txqueuelen, True, True):
             attempt(tun, netlink.set_tun, tun, link.index)
-    tuns = {tun.name for tun in want.links}
-    addresses = frozenset(a for a in there.addresses if a.interface in tuns)
-    for address in want.addresses - addresses:
+    for address in want.addresses - there.assigned:
         if address.interface in index:
             attempt(address, netlink.add_address, address, index[address.interface], prefix_route=False)
-    for address in want.lan_addresses - frozenset(there.addresses):
-        if address.interface in index:
+    taken = {(a.interface, a.address): a for a in there.assigned if a.version == 6}
+    for address in want.lan_addresses:
+        other = taken.get((address.interface, address.address), address)
+        if other != address:  # an IPv6 address has one length, and this one is somebody else's
+            refused.append(f"{address}: is there as /{other.prefix}")
+        elif address not in there.assigned and address.interface in index:
             attempt(address, netlink.add_address, address, index[address.interface], prefix_route=True)
     for route in want.routes - routes:
         if route.interface in index:
@@ -75,19 +90,17 @@ def reconcile(netlink: Netlink, want: Desired, there: Snapshot) -> Outcome:
     for route in routes - want.routes:
         if route.key not in replaced:
             attempt(route, netlink.delete_route, route, index.get(route.interface or ""))
-    for address in (addresses | there.own_addresses) - want.addresses - want.lan_addresses:
-        attempt(address, netlink.delete_address, address, index[address.interface])
 
     shaped = shaping.shaped(netlink)
-    wanted = {index[shaper.interface]: shaper for shaper in want.shapers if shaper.interface in index}
-    for i, shaper in wanted.items():
+    shapers = {index[shaper.interface]: shaper for shaper in want.shapers if shaper.interface in index}
+    for i, shaper in shapers.items():
         if i not in shaped or shaping.read(netlink, shaper.interface, i) != shaper:
             attempt(shaper, shaping.apply, netlink, shaper, i)
-    for i in shaped - wanted.keys():
+    for i in shaped - shapers.keys():
         attempt(f"qdisc of interface {i}", shaping.remove, netlink, i)
-    absent: set[object] = {*(want.routes - routes), *(want.rules - rules), *(want.addresses - addresses)}
-    absent |= want.lan_addresses - frozenset(there.addresses)
+    absent: set[object] = {*(want.routes - routes), *(want.rules - rules), *(want.addresses - there.assigned)}
+    absent |= {*want.lan_addresses} - there.assigned
     absent |= {tun for tun in want.links if tun.name not in index}
     absent |= {shaper for shaper in want.shapers if shaper.interface not in index}
     in_place = want.everything() - (absent | failed).difference(done)
-    return Outcome(tuple(refused), tuple(done), in_place)
+    return Outcome(there, tuple(refused), tuple(done), in_place)

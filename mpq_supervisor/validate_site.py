@@ -13,14 +13,16 @@ from mpq_supervisor.problems import (
     KERNEL_TABLES,
     RESERVED_WORDS,
     Problems,
+    check_class,
     check_inner,
     check_interface_length,
+    check_prefixes,
     each,
     is_host,
     names_of,
 )
-from mpq_supervisor.schema import Inner, Lan, Prefixes, SiteConfig, Wan
-from mpq_worker.contract import TrafficClass
+from mpq_supervisor.schema import Inner, Prefixes, SiteConfig, Wan
+from mpq_supervisor.validate_lan import check_lans
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
@@ -32,7 +34,7 @@ def check_site(config: SiteConfig, problems: Problems) -> None:
         _check_inner(config, config.inner, problems)
     _check_tunnels(config, problems)
     _check_matrix(config, problems)
-    _check_lans(config, problems)
+    check_lans(config, problems)
     _check_rules(config, problems)
 
 
@@ -146,54 +148,9 @@ def _check_matrix(config: SiteConfig, problems: Problems) -> None:
         if name not in names and names:
             problems.add(path, f'no WAN "{name}"{nearest(name, names)}', *names_of(config.wan, "wan"))
         for index, traffic_class in enumerate(carried):
-            _check_class(config, f"{path}[{index}]", traffic_class, problems)
+            check_class(config, f"{path}[{index}]", traffic_class, problems)
             if traffic_class in carried[:index]:
                 problems.add(f"{path}[{index}]", f"{traffic_class.name.lower()} is there twice")
-
-
-def _check_lans(config: SiteConfig, problems: Problems) -> None:
-    lans = list(each(config.lan, "lan"))
-    problems.check_unique("LAN", "name", ((path, lan.name) for path, lan in lans))
-    problems.check_unique("LAN", "interface", ((path, lan.interface) for path, lan in lans))
-    tags = ((path, f"{lan.parent} {lan.vlan}") for path, lan in lans if lan.vlan is not None)
-    problems.check_unique("LAN", "vlan", tags)
-    wans = dict(each(config.wan, "wan"))
-    names = [wan.name for wan in wans.values()]
-    for path, lan in lans:
-        if lan.wan not in names and names:
-            text = f'no WAN "{lan.wan}"{nearest(lan.wan, names)}'
-            problems.add(f"{path}.wan", text, *names_of(config.wan, "wan"))
-        if lan.traffic_class is not None:
-            _check_class(config, f"{path}.class", lan.traffic_class, problems)
-        _check_link(path, lan, problems)
-        for wan_path, wan in wans.items():
-            if lan.interface == wan.interface:
-                problems.add(f"{path}.interface", f'"{lan.interface}" is the interface of {wan_path}')
-
-
-def _check_link(path: str, lan: Lan, problems: Problems) -> None:
-    """What mpq is to make of a LAN: interface, addresses, routes."""
-    if (lan.vlan is None) != (lan.parent is None):
-        problems.add(f"{path}.{'vlan' if lan.vlan is None else 'parent'}", "is missing, the other is there")
-    if lan.parent == lan.interface:
-        problems.add(f"{path}.parent", "is the interface itself")
-    for index, address in enumerate(lan.address):
-        if not is_host(address.ip) or address.ip.is_loopback:
-            problems.add(f"{path}.address[{index}]", f"{address.ip} is no address of a host")
-        elif address in lan.address[:index]:
-            problems.add(f"{path}.address[{index}]", f"{address} is there twice")
-    versions = {prefix.version for prefix in lan.prefixes}
-    for index, gateway in enumerate(lan.gateway):
-        if gateway.version not in versions:
-            text = f"nothing is behind {gateway}: no prefix of its IP version"
-            problems.add(f"{path}.gateway[{index}]", text, f"{path}.prefixes")
-        elif gateway.version in {other.version for other in lan.gateway[:index]}:
-            problems.add(f"{path}.gateway[{index}]", "is the second of its IP version")
-        elif lan.address and not any(gateway in address.network for address in lan.address):
-            problems.add(
-                f"{path}.gateway[{index}]", f"{gateway} is in no subnet of {path}.address", f"{path}.address"
-            )
-    _check_prefixes(f"{path}.prefixes", lan.prefixes, problems)
 
 
 def _check_rules(config: SiteConfig, problems: Problems) -> None:
@@ -203,13 +160,13 @@ def _check_rules(config: SiteConfig, problems: Problems) -> None:
             problems.add(path, "is no name of a set (up to 32 letters, digits, - and _)")
         if not entry.prefixes and not entry.ports:
             problems.add(path, "is empty", f"{path}.prefixes", f"{path}.ports")
-        _check_prefixes(f"{path}.prefixes", entry.prefixes, problems)
+        check_prefixes(f"{path}.prefixes", entry.prefixes, problems)
     rules = list(each(config.rule, "rule"))
     places = [place for place, rule in enumerate(config.rule) if rule is not None]
     names = [(path, rule_name(place, rule)) for place, (path, rule) in zip(places, rules, strict=True)]
     problems.check_unique("rule", "name", names)
     for path, rule in rules:
-        _check_class(config, f"{path}.class", rule.traffic_class, problems)
+        check_class(config, f"{path}.class", rule.traffic_class, problems)
         if rule.name == CATCH_ALL.name:
             problems.add(f"{path}.name", f'"{rule.name}" is what matches no rule')
         if rule.ports and rule.protocol not in WITH_PORTS:
@@ -218,7 +175,7 @@ def _check_rules(config: SiteConfig, problems: Problems) -> None:
         versions = {4, 6}
         for key, prefixes in (("source", rule.source), ("destination", rule.destination)):
             _check_sets(config, f"{path}.{key}", prefixes, "prefixes", problems)
-            _check_prefixes(f"{path}.{key}", prefixes, problems)
+            check_prefixes(f"{path}.{key}", prefixes, problems)
             versions &= _versions(config, prefixes) or versions
         if not versions:
             problems.add(path, "matches nothing: source and destination are of different IP versions")
@@ -235,18 +192,7 @@ def _check_sets(config: SiteConfig, path: str, items: Sequence[object], key: str
             problems.add(f"{path}[{index}]", f'the set "{item[1:]}" has no {key}', f"{there}.{key}")
 
 
-def _check_prefixes(path: str, prefixes: Sequence[Prefixes], problems: Problems) -> None:
-    for index, prefix in enumerate(prefixes):
-        if not isinstance(prefix, str) and prefix.prefixlen == 0:
-            problems.add(f"{path}[{index}]", f"{prefix} is everything: leave it out")
-
-
 def _versions(config: SiteConfig, prefixes: Sequence[Prefixes]) -> set[int]:
     """IP versions of prefixes and of those in sets."""
     sets = (config.sets[item[1:]].prefixes for item in prefixes if isinstance(item, str) and item[1:] in config.sets)
     return {n.version for n in (*prefixes, *chain.from_iterable(sets)) if not isinstance(n, str)}
-
-
-def _check_class(config: SiteConfig, path: str, traffic_class: TrafficClass, problems: Problems) -> None:
-    if traffic_class not in arithmetic.class_plans(config.classes):
-        problems.add(path, f"{traffic_class.name.lower()} is not among this host's [[class]] entries")

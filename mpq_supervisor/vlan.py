@@ -1,12 +1,12 @@
 """802.1Q interfaces of a trunk: makes those that the plan has and the host has not, and takes away its own.
 
 An interface that somebody else has made under the name is used as it is, and stays. Ours are known by their alias,
-also to the next supervisor.
+also to the next supervisor; one with another id or parent than the plan has is made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from mpq_supervisor.netlink import Netlink
 from mpq_supervisor.netlink_encode import ALIAS
@@ -15,30 +15,50 @@ from mpq_supervisor.plan import LanPlan
 
 
 def make_vlans(netlink: Netlink, lans: Iterable[LanPlan]) -> tuple[str, ...]:
-    """Makes what is missing and sets up what is ours, as soon as their parents are there and up.
+    """Takes away what is ours and not in the plan, makes what is missing, and sets up what is ours, as soon as their
+    parents are there and up.
 
-    Returns what the kernel refused, which is tried again at the next call.
+    Returns what the kernel refused, which is tried again at the next call, and what somebody else has made otherwise.
     """
     refused: list[str] = []
-    tagged = [lan for lan in lans if lan.vlan is not None]
-    there = netlink.links() if tagged else {}
-    for lan in tagged:
+    there, wanted = netlink.links(), {lan.interface: lan for lan in lans if lan.vlan is not None}
+    for name, old in list(there.items()):  # all before the first is made: a parent has each id once
+        if _is_ours(old) and not (name in wanted and _is_as_planned(old, wanted[name], there)):
+            try:
+                netlink.delete_link(old.index)
+                del there[name]
+            except OSError as error:
+                refused.append(f"to delete VLAN {old.vlan} {name}: {error.strerror}")
+    for name, lan in wanted.items():
         if lan.vlan is None or lan.parent is None or lan.parent not in there:
             continue
-        parent, own = there[lan.parent], there.get(lan.interface)
+        parent, link = there[lan.parent], there.get(name)
+        what = f"VLAN {lan.vlan} of {lan.parent} as {name}"
         try:
-            if own is None:
-                netlink.add_vlan(lan.interface, parent.index, lan.vlan)
-                own = netlink.links()[lan.interface]
-            if own.alias == ALIAS and parent.up and not own.up:
-                netlink.set_up(own.index)
+            if link is None:
+                netlink.add_vlan(name, parent.index, lan.vlan)
+                link = netlink.links()[name]
+            if _is_ours(link) and parent.up and not link.up:
+                netlink.set_up(link.index)
         except OSError as error:
-            refused.append(f"VLAN {lan.vlan} of {lan.parent} as {lan.interface}: {error.strerror}")
+            refused.append(f"{what}: {error.strerror}")
+            continue
+        if link.vlan is not None and not _is_as_planned(link, lan, there):
+            refused.append(f"{what}: another one is there, which is not mpq's")
     return tuple(refused)
 
 
-def remove_vlans(netlink: Netlink, there: Mapping[str, Link], keep: Collection[str] = ()) -> None:
-    """Takes away the interfaces that are ours, but for those to keep. Raises OSError."""
+def remove_vlans(netlink: Netlink, there: Mapping[str, Link]) -> None:
+    """Takes away the interfaces that are ours. Raises OSError."""
     for link in there.values():
-        if link.alias == ALIAS and link.name not in keep:
+        if _is_ours(link):
             netlink.delete_link(link.index)
+
+
+def _is_ours(link: Link) -> bool:
+    return link.alias == ALIAS and link.vlan is not None
+
+
+def _is_as_planned(link: Link, lan: LanPlan, there: Mapping[str, Link]) -> bool:
+    parent = there.get(lan.parent or "")
+    return parent is not None and (link.vlan, link.parent) == (lan.vlan, parent.index)

@@ -25,8 +25,8 @@ class Kernel:
         there = self.netlink.snapshot()
         tuns = {worker.tun for worker in self.plan.workers}
         return Desired(
-            addresses=frozenset(a for a in there.addresses if a.interface in tuns),
-            lan_addresses=there.own_addresses - {a for a in there.addresses if a.interface in tuns},
+            addresses=frozenset(a for a in there.assigned if a.interface in tuns),
+            lan_addresses=tuple(a for a in there.own_addresses if a.interface not in tuns),
             routes=self.netlink.own_routes(there.links),
             rules=self.netlink.own_rules(),
         )

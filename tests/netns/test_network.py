@@ -45,6 +45,56 @@ def test_up_makes_the_state_and_a_second_up_changes_nothing(site: Host) -> None:
     assert site.changes == before > 100
 
 
+ODD = (
+    SITE[: SITE.index("lan =")]
+    + """
+[[lan]]
+name = "lan1"
+interface = "lan1"
+wan = "wan4"
+class = "critical"
+address = [
+    "172.16.1.7/24", "172.16.1.8/24", "192.0.2.8/31", "192.0.2.1/32", "FD00:16:1::7/64", "fd00::9/128", "::1:2/112",
+]
+prefixes = ["192.168.1.0/24", "64:FF9B::192.0.2.0/120", "::2:0/112", "172.16.1.0/24", "fd00:16:1::/64"]
+gateway = ["FE80::2", "172.16.1.9"]
+"""
+)
+"""What the kernel spells in another way, takes as secondary, or has already."""
+
+
+def test_an_odd_configuration_is_applied_once(net: Net, caplog: pytest.LogCaptureFixture) -> None:
+    one = make_plan(parse(ODD))
+    two = make_plan(parse(ODD.replace('"172.16.1.7/24", ', "").replace("FD00:16:1::7/64", "fd00:16:1::7/80")))
+    with net.site.entered():
+        run("ip -4 address flush dev lan1", "ip address add fd00::9/128 dev lan1")
+        host = Host(one, LOG)
+        host.up()
+        assert "172.16.1.7/24 scope global lan1" in run("ip address show dev lan1"), "of a subnet the first is first"
+        for plan in (one, two, one):
+            host.apply(plan)
+            before = host.changes
+            host.up()
+            assert host.changes == before
+        assert "via fe80::2 dev lan1" in run("ip -6 route show table 109")
+        host.down("open")
+        assert caplog.messages == []
+        assert "::1:2" not in run("ip address show dev lan1")
+
+
+def test_switches_of_a_tun_that_somebody_sets_are_set_again(site: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which the kernel tells nobody: they are looked at now and then."""
+    monkeypatch.setattr("mpq_supervisor.monitor._PATROL", 0.2)
+    switches = "net.ipv4.conf.cr1.src_valid_mark", "net.ipv6.conf.cr1.addr_gen_mode"
+    watched(
+        site, (lambda: run(f"sysctl -qw {switches[0]}=0 {switches[1]}=0"), lambda _: _values(*switches) == ["1", "1"])
+    )
+
+
+def _values(*switches: str) -> list[str]:
+    return run(f"sysctl -n {' '.join(switches)}").split()
+
+
 def test_a_new_process_takes_over_what_the_last_one_left(plan: HostPlan, site: Host) -> None:
     site.down("closed")
     before = sorted(run("ip rule").splitlines())

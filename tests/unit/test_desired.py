@@ -198,9 +198,9 @@ def test_a_lan_of_one_class_is_reached_back_from_its_tunnel_alone() -> None:
     assert (
         want.lan_addresses
         == left.lan_addresses
-        == {
+        == (
             Address("enp6s20.11", "172.16.11.1", 30),
             Address("enp6s20.11", "fd00:11::1", 64),
             Address("enp6s20.12", "172.16.12.1", 30),
-        }
+        )
     )

@@ -30,6 +30,7 @@ SITE_MISTAKES = [
     (('"10.200.10.0/24"', '"10.200.10.0/25"'), "inner.ipv4", "too small"),
     (('"10.200.10.0/24"', '"127.0.0.0/24"'), "inner.ipv4", "loopback"),
     (('"10.200.10.0/24"', '"224.0.0.0/24"'), "inner.ipv4", "multicast"),
+    (('"fd6d:7071::/64"', '"::/64"'), "inner.ipv6", "loopback"),
     (('"10.200.10.0/24"', '"255.255.255.0/24"'), "inner.ipv4", "no subnet for wan[1]"),
     (('"fd6d:7071::/64"', '"10.0.0.0/8"'), "inner.ipv6", "not an IPv6 prefix"),
     (("number = 0 ", "number = 21 "), "inner.number", "0 to 20 do"),
@@ -69,6 +70,29 @@ SITE_MISTAKES = [
     (("dscp = [46]", """source = ["fe80::%'; reboot; '/64"]"""), "rule[1].source[0]", "has a zone"),
     ((_LAN1, _LAN1 + '\naddress = ["fd00:5::1%lan1/64"]'), "lan[0].address[0]", "has a zone"),
     ((_LAN1, _LAN1 + '\nprefixes = ["fd00:5::%lan1/64"]'), "lan[0].prefixes[0]", "has a zone"),
+    ((_LAN1, _LAN1 + '\nprefixes = ["172.17.0.1/16"]'), "lan[0].prefixes[0]", "has host bits set"),
+    (
+        (_LAN1, _LAN1 + '\nprefixes = ["10.200.0.0/16"]'),
+        "lan[0].prefixes[0]",
+        "overlaps 10.200.10.0/24 of inner.ipv4",
+    ),
+    ((_LAN1, _LAN1 + '\nprefixes = ["10.200.12.64/28"]'), "lan[0].prefixes[0]", "of inner.ipv4 (wan[2])"),
+    ((_LAN1, _LAN1 + '\nprefixes = ["fd6d:7071::/60"]'), "lan[0].prefixes[0]", "of inner.ipv6 (wan[0])"),
+    ((_LAN1, _LAN1 + '\naddress = ["10.200.11.1/30"]'), "lan[0].address[0]", "of inner.ipv4 (wan[1])"),
+    ((_LAN1, _LAN1 + '\naddress = ["::ffff:172.16.1.1/120"]'), "lan[0].address[0]", "no address of a host"),
+    ((_LAN1, _LAN1 + '\naddress = ["fd00::1/64", "FD00:0::1/80"]'), "lan[0].address[1]", "fd00::1 is there twice"),
+    ((_LAN1, _LAN1 + '\naddress = ["172.16.1.1/0"]'), "lan[0].address[0]", "makes everything a neighbour"),
+    ((_LAN1, _LAN1 + '\nprefixes = ["::ffff:172.16.0.0/112"]'), "lan[0].prefixes[0]", "mapped"),
+    ((_LAN1, _LAN1 + '\nprefixes = ["224.0.0.0/4"]'), "lan[0].prefixes[0]", "multicast"),
+    ((_LAN1, _LAN1 + '\nprefixes = ["fe80::/64"]'), "lan[0].prefixes[0]", "link-local"),
+    ((_LAN1, _LAN1 + '\nvlan = 1\nparent = "cr2"'), "lan[0].parent", '"cr2" is a tunnel of wan[1]'),
+    (
+        (_LAN1, _LAN1 + '\nprefixes = ["172.17.0.0/16"]\ngateway = "0.0.0.0"'),
+        "lan[0].gateway[0]",
+        "no address of a host",
+    ),
+    ((_LAN1, _LAN1 + '\nprefixes = ["fd00::/64"]\ngateway = "ff02::1"'), "lan[0].gateway[0]", "no address of a host"),
+    ((_LAN1, _LAN1 + '\nprefixes = ["fd00::/64"]\ngateway = "::1"'), "lan[0].gateway[0]", "no address of a host"),
     (("dscp = [46]", 'source = ["::/0"]'), "rule[1].source[0]", "is everything: leave it out"),
     (
         ("dscp = [46]", 'source = ["@offic"]\n[set.office]\nports = [1]'),
@@ -169,6 +193,38 @@ def test_one_mistake_is_one_problem() -> None:
 
 def test_revoked_site_leaves_its_number_to_another() -> None:
     assert problems_of(changed(HUB, (_SHIP1, "revoked = true\nnumber = 1 "))) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'prefixes = ["fd00:1::/64"]\ngateway = "fe80::2"',
+        'prefixes = ["fd00:1::/64"]\ngateway = "fe80::2"\naddress = "fd00:2::1/64"',
+        'prefixes = ["172.17.0.0/16"]\ngateway = "172.16.1.2"\naddress = "fd00:2::1/64"',
+        'address = ["172.16.1.1/24", "172.16.1.2/24", "FD00::0:1/64"]',
+        'address = ["172.16.1.1/32", "192.0.2.1/31", "fd00::1/128"]',
+    ],
+)
+def test_lans_that_are_good(lines: str) -> None:
+    assert problems_of(changed(SITE, (_LAN1, f"{_LAN1}\n{lines}"))) == []
+
+
+def test_gateway_that_is_the_host_itself() -> None:
+    lines = 'prefixes = ["172.17.0.0/16"]\ngateway = "172.16.1.1"\naddress = "172.16.1.1/24"'
+    (problem,) = problems_of(changed(SITE, (_LAN1, f"{_LAN1}\n{lines}")))
+    assert problem == "lan[0].gateway[0]: 172.16.1.1 is this host itself"
+
+
+def test_vlans_on_each_other() -> None:
+    lan = '[[lan]]\nname = "{0}"\ninterface = "{0}"\nparent = "{1}"\nvlan = 7\nwan = "wan4"\n'
+    text = SITE + lan.format("a", "b") + lan.format("b", "c")
+    assert problems_of(text) == []
+    found = problems_of(text + lan.format("c", "a"))
+    assert found == [
+        'lan[3].parent: "b" stands on a itself',
+        'lan[4].parent: "c" stands on b itself',
+        'lan[5].parent: "a" stands on c itself',
+    ]
 
 
 def test_edges_that_are_good() -> None:

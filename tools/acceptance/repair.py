@@ -76,12 +76,12 @@ def _entries(results: Results, side: Side, there: Kernel) -> None:
 
     def back(entry: Rule | Route | Address) -> bool:
         now = there.entries()
-        return entry in now.rules | now.routes | now.addresses | now.lan_addresses
+        return entry in now.everything()
 
     _each(results, f"{side}.rule", sorted(entries.rules, key=str), netlink.delete_rule, back)
     _each(results, f"{side}.route", routes_of(False), route, back)
     _each(results, f"{side}.unreachable", routes_of(True), route, back)
-    _each(results, f"{side}.address", sorted(entries.addresses | entries.lan_addresses, key=str), address, back)
+    _each(results, f"{side}.address", sorted(entries.addresses.union(entries.lan_addresses), key=str), address, back)
 
 
 def _objects(results: Results, system: System, side: Side, there: Kernel) -> None:

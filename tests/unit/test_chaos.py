@@ -107,10 +107,12 @@ def test_two_gaps_are_one_outage_from_the_first_to_the_last() -> None:
 
 
 def test_a_neighbours_loss_is_a_violation() -> None:
-    event = Event(fault("worker.kill", "b2"), 5 * S, 5 * S, 6 * S)
+    event = Event(fault("worker.kill", "b2"), 5 * S, 5 * S, 6 * S, {"site c2 codel": 3})
     verdict = judge([event], [stream("c2", range(500, 503))])
     assert verdict.unexcused == 3
-    assert verdict.violations == [f"c2 up: 3 lost, 0.01 to 0.03 s after the beginning of {event.fault}"]
+    assert verdict.violations == [
+        f"c2 up: 3 lost, 0.01 to 0.03 s after the beginning of {event.fault}; counted as dropped: 3 site c2 codel"
+    ]
     assert verdict.impacts[0].damages == ()
 
 

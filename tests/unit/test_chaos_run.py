@@ -43,6 +43,13 @@ class FakeSystem:
         return Leaks(0, 0)
 
 
+class FakeLedger:
+    def __init__(self, system: FakeSystem) -> None: ...
+
+    def turn(self) -> dict[str, int]:
+        return {"site br2 codel": 3}
+
+
 class FakeInjector:
     def __init__(self, doer: Callable[[Fault], None]) -> None:
         self.do = doer
@@ -56,6 +63,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("tools.chaos.run.until", until)
     monkeypatch.setattr("tools.chaos.run.pause", lambda seconds: None)
+    monkeypatch.setattr("tools.chaos.run.Ledger", FakeLedger)
 
 
 def outcome_of(system: FakeSystem, doer: Callable[[Fault], None]) -> Outcome:
@@ -80,6 +88,7 @@ def test_an_interrupt_ends_the_plan_after_the_fault_under_way(number: signal.Sig
     outcome = outcome_of(FakeSystem(), lambda fault: os.kill(os.getpid(), number) if fault.number == 2 else None)
     assert [event.fault.number for event in outcome.events] == [1, 2]
     assert outcome.violations == []
+    assert [event.drops for event in outcome.events] == [{"site br2 codel": 3}] * 2
 
 
 def test_a_system_that_cannot_be_put_in_order_ends_the_run_with_its_results() -> None:

@@ -6,9 +6,9 @@ import contextlib
 import os
 import re
 from collections import Counter
+from pathlib import Path
 
 import msgspec
-import psutil
 
 from tools import namespaces
 from tools.system import SIDES, System
@@ -21,9 +21,10 @@ _LINK_LOCAL = "fe80:"
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """By process ("site br2", "hub supervisor"): its descriptors by kind, its resident bytes. The rest by host.
+    """By process ("site br2", "hub supervisor"): its descriptors by kind, its anonymous memory. The rest by host.
 
-    Resident and not proportional: what a process shares with others changes when these are replaced.
+    Anonymous and not proportional: what a process shares with others changes when these are replaced. Not resident:
+    pages of files, the zygote's image among them, come at use and go when they are not needed.
     """
 
     descriptors: dict[str, dict[str, int]]
@@ -41,10 +42,10 @@ def take_inventory(system: System) -> Inventory:
         status = system.status(side)
         named = {"supervisor": status.pid, "zygote": status.zygote_pid, **{w.name: w.pid for w in status.workers}}
         for name, pid in named.items():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):  # it went just now
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it went just now
                 if pid is not None:
-                    rss, fds = psutil.Process(pid).memory_info().rss, _descriptors(pid)
-                    memory[f"{side} {name}"], descriptors[f"{side} {name}"] = rss, fds
+                    anonymous, fds = _anonymous(pid), _descriptors(pid)
+                    memory[f"{side} {name}"], descriptors[f"{side} {name}"] = anonymous, fds
         processes[side] = len(namespaces.pids([system.lab.name(side)]))
         rules = system.lab.run(side, ["nft", "-s", "-t", "list", "ruleset"]).stdout.splitlines()
         state = {what: lines for what, lines in system.state_of(side).items() if what != "processes"}
@@ -63,10 +64,10 @@ def differences(before: Inventory, after: Inventory) -> list[str]:
         leaked = Counter(after.descriptors.get(name)) - Counter(kinds)
         if leaked:
             told.append(f"{name}: descriptors {_difference(Counter(), leaked)}")
-    for name, resident in before.memory.items():
+    for name, had in before.memory.items():
         grown = after.memory.get(name, 0)
-        if grown > resident * (1 + MEMORY_GROWTH) + MEMORY_SLACK:
-            told.append(f"{name}: grew from {resident / 1e6:.1f} to {grown / 1e6:.1f} MB")
+        if grown > had * (1 + MEMORY_GROWTH) + MEMORY_SLACK:
+            told.append(f"{name}: grew from {had / 1e6:.1f} to {grown / 1e6:.1f} MB")
     for side, count in before.processes.items():
         if after.processes[side] != count:
             told.append(f"{side}: {after.processes[side]} processes, {count} before")
@@ -74,6 +75,14 @@ def differences(before: Inventory, after: Inventory) -> list[str]:
         if after.network[what] != lines:
             told.append(f"{what}: {_difference(Counter(lines), Counter(after.network[what]))}")
     return told
+
+
+def _anonymous(pid: int) -> int:
+    """Bytes, from /proc/PID/smaps_rollup (proc(5))."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) << 10
+    raise ProcessLookupError(f"process {pid} has no memory any more")
 
 
 def _descriptors(pid: int) -> dict[str, int]:

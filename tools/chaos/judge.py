@@ -17,12 +17,17 @@ from tools.probe_report import ProbeStream
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A fault as it came: from `begin_ns` to `end_ns`, everything UP again at `up_ns` (None: not in time)."""
+    """A fault as it came: from `begin_ns` to `end_ns`, everything UP again at `up_ns` (None: not in time).
+
+    `drops` are the packets that the product and the kernel counted as dropped from then on to the next fault, by who
+    and why (`ledger`).
+    """
 
     fault: Fault
     begin_ns: int
     end_ns: int
     up_ns: int | None
+    drops: dict[str, int] = {}
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -127,4 +132,6 @@ def _tell(what: str, times: list[int], events: Sequence[Event], begins: Sequence
             continue
         event = events[index - 1]
         first, last = ((at - event.begin_ns) / 1e9 for at in (hits[0], hits[-1]))
-        yield f"{len(hits)} {what}, {first:.2f} to {last:.2f} s after the beginning of {event.fault}"
+        drops = ", ".join(f"{count} {who}" for who, count in sorted(event.drops.items()))
+        span = f"{first:.2f} to {last:.2f} s after the beginning of {event.fault}"
+        yield f"{len(hits)} {what}, {span}; counted as dropped: {drops or 'nothing'}"

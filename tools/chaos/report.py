@@ -47,17 +47,7 @@ def kinds_table(impacts: Sequence[Impact]) -> Table:
     table = Table(
         title="outage of the tunnels in a fault's scope: first lost probe to the first after the last lost one"
     )
-    for heading in (
-        "fault",
-        "count",
-        "without loss",
-        "p50 ms",
-        "p99 ms",
-        "max ms",
-        "probes lost",
-        "gaps",
-        "all UP ms",
-    ):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading == "fault" else "right", no_wrap=True)
     for kind, of_kind in by_kind(impacts).items():
         outages = sorted(impact.outage_ms for impact in of_kind)
@@ -81,6 +71,8 @@ def impact_lines(impacts: Sequence[Impact]) -> Iterator[str]:
         for d in impact.damages:
             gaps = f"{d.gaps} gaps, {d.reordered} overtaken"
             yield f"       {d.tunnel} {d.way}: {d.lost} lost, {d.outage_ms:.0f} ms, {gaps}"
+        if impact.event.drops:
+            yield f"       dropped: {', '.join(f'{count} {who}' for who, count in impact.event.drops.items())}"
 
 
 def _until_up(impacts: Sequence[Impact]) -> list[float]:

@@ -17,6 +17,7 @@ from tools.chaos.inject import Injector
 from tools.chaos.inventory import Inventory, differences, take_inventory
 from tools.chaos.judge import Event
 from tools.chaos.kinds import BY_NAME
+from tools.chaos.ledger import Ledger
 from tools.chaos.plan import Fault, Place
 from tools.system import SIDES, System
 from tools.wait import PATIENCE, pause, until
@@ -74,6 +75,7 @@ def run(
     violations: list[str] = []
     leaked = 0
     events = []
+    ledger = Ledger(system)
     psutil.cpu_times_percent()
     for fault in plan:
         if interrupt.came:
@@ -85,21 +87,22 @@ def run(
             violations.append(f"{fault}: {type(error).__name__}: {error}")
         end = time.monotonic_ns()
         up = _until_up(system, places, BY_NAME[fault.kind].bound)
-        events.append(Event(fault, begin, end, up))
         say(f"{fault}: {_course(begin, end, up)}")
         try:
             if up is None:
                 say(f"     {states(system)}")
                 _put_in_order(system, injector, places)
             leaks = system.lab.leaks()
+            now = time.monotonic_ns()
+            pause(max(0.0, SETTLE, SLOT - (now - begin) / 1e9))
+            events.append(Event(fault, begin, end, up, ledger.turn()))
         except FAILURES as error:
+            events.append(Event(fault, begin, end, up))
             violations.append(f"the run ends with {fault}: {error}")
             break
         if leaks.site + leaks.hub > leaked:
             violations.append(f"{leaks.site + leaks.hub - leaked} packets in clear after {fault}")
             leaked = leaks.site + leaks.hub
-        now = time.monotonic_ns()
-        pause(max(0.0, SETTLE, SLOT - (now - begin) / 1e9))
     return Outcome(events, violations, psutil.cpu_times_percent().idle / 100)
 
 

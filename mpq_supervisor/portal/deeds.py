@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from mpq_supervisor.entries import UnknownName
 from mpq_supervisor.portal.alarm_models import Alarm, AlarmList, NewSilence, Silence
 from mpq_supervisor.portal.auth import Identity
 from mpq_supervisor.portal.parts import Parts
@@ -27,7 +28,10 @@ def acknowledge(parts: Parts, who: Identity, key: str) -> Alarm | None:
 
 
 def silence(parts: Parts, who: Identity, wanted: NewSilence) -> Silence | None:
-    """A new one; None where there are too many."""
+    """A new one; None where there are too many. Raises UnknownName: of what there is not nothing would be silent."""
+    for word, known in ((wanted.rule, _rules(parts)), (wanted.subject, _subjects(parts))):
+        if word and known and word not in known:
+            raise UnknownName(word, known)
     until = time.time() + 60 * wanted.minutes
     made = parts.watch.alarms.silence(wanted.rule, wanted.subject, until, who.name, wanted.reason)
     if made is None:
@@ -45,3 +49,16 @@ def unsilence(parts: Parts, who: Identity, number: int) -> bool:
     parts.watch.save()
     parts.audit(who, f"silence {number}", "silent", "told")
     return True
+
+
+def _rules(parts: Parts) -> set[str]:
+    return {rule.name for rule in parts.state.setup.alarms}
+
+
+def _subjects(parts: Parts) -> set[str]:
+    """Tunnels, WANs and classes; none while it is not known which there are."""
+    state = parts.state
+    if state.host is None or any(name not in state.tunnels for name in state.host.workers):
+        return set()
+    about = (tunnel.status for tunnel in state.tunnels.values())
+    return {word for status in about for word in (status.name, status.wan, status.traffic_class)}

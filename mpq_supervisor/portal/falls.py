@@ -50,6 +50,8 @@ class Falls:
         """Falls that are seen, and those that the causes tell of: it may serve again before anybody looks."""
         for tunnel in tunnels if self._keep else ():
             status = tunnel.status
+            if status.state is Life.STOPPING:  # perhaps by order, which the next state shows
+                continue
             serves = status.state in SERVING
             faults = sum(count for cause, count in status.causes.items() if cause != _PLANNED)
             entry = self._tunnels.setdefault(status.name, _Tunnel(Known(False, faults, ()), now, wall))

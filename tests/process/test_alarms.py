@@ -80,10 +80,15 @@ def test_from_raised_to_over(
             made = (await portals.ask("POST", f"{API}/silences", "operator", silence)).json()
             portals.rig.network.set_link("wan4", False)
             await raised("cr1", "br1", "df1")
+            assert len(receiver.got) == 6
             assert (await portals.ask("DELETE", f"{API}/silences/{made['id']}", "operator")).status == 204
             assert (await portals.ask("DELETE", f"{API}/silences/{made['id']}", "operator")).status == 404
-            await asyncio.sleep(0.5)
-            assert len(receiver.got) == 6
+            await portals.rig.until(lambda: len(receiver.got) >= 9)  # what is still raised is told now
+            assert [message["raised"] for message in receiver.got[6:]] == [True] * 3
+            for name in ("cr1", "br1", "df1"):
+                assert (await portals.ask("POST", f"{API}/tunnels/{name}/stop", "operator")).status == 202
+            await portals.rig.until(lambda: len(receiver.got) >= 12)
+            assert [message["reason"] for message in receiver.got[9:]] == ["stopped"] * 3
             page = (await portals.get(f"{API}/events?kind=alarm&limit=1000")).json()
             assert "alarm gone: cr2: is down" in [event["text"] for event in page["events"]]
 
@@ -118,6 +123,8 @@ def test_from_the_command_line(
             line = (await out(0, "alarms")).splitlines()[-1]
             assert line.split()[:4] == ["1", "any", "wan5", "1h29m"]
             assert line.endswith("ctl:root  dish is moved")
+            assert await ctl_in_thread(tmp_path, "silence", "--of", "wna5") == 3
+            assert capsys.readouterr().err == 'no "wna5" here (did you mean "wan5"?)\n'
             assert await out(0, "unsilence", "1")
             assert await out(3, "unsilence", "1")
             audits = await portals.audits(3)

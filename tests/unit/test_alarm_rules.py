@@ -182,6 +182,20 @@ def test_a_fall_that_nobody_saw_is_known_by_its_cause() -> None:
 FLAPPING = Rule(name="a", kind="flapping", above=2, clear=0, seconds=60.0)
 
 
+def test_being_stopped_is_no_fall() -> None:
+    bench = Bench(FLAPPING)
+    assert bench.second(causes={}) + bench.second(causes={"crash": 2}) == []
+    assert bench.second(state=Life.STOPPING, causes={"crash": 2}) == []
+    assert bench.second(state=Life.STOPPED, causes={"crash": 2}) == []
+
+
+def test_being_killed_for_a_fault_is_one() -> None:
+    bench = Bench(FLAPPING)
+    assert bench.second(causes={}) + bench.second(causes={"crash": 2}) == []
+    assert bench.second(state=Life.STOPPING, causes={"crash": 2, "heartbeat": 1}) == []
+    assert bench.second(state=Life.BACKOFF, causes={"crash": 2, "heartbeat": 1}) == [("a/cr2", True)]
+
+
 def test_falls_are_known_to_the_next_portal() -> None:
     bench = Bench(FLAPPING)
     assert bench.second(causes={}) + bench.second(causes={"crash": 2}) == []

@@ -9,6 +9,7 @@ from litestar.exceptions import NotFoundException, TooManyRequestsException
 from litestar.params import Parameter
 from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 
+from mpq_supervisor.entries import UnknownName
 from mpq_supervisor.portal import deeds
 from mpq_supervisor.portal.alarm_models import Alarm, AlarmList, NewSilence, Silence
 from mpq_supervisor.portal.api.routes import delete, get, post
@@ -43,7 +44,10 @@ async def acknowledge(request: Request[Any, Any, Any], rule: Rule, subject: Subj
 @post("/silences", tags=["alarms"], role=Role.OPERATOR)
 async def silence(request: Request[Any, Any, Any], data: NewSilence) -> Silence:
     """Raise such alarms, but tell nobody, for a while."""
-    made = deeds.silence(parts_of(request), who_of(request), data)
+    try:
+        made = deeds.silence(parts_of(request), who_of(request), data)
+    except UnknownName as error:
+        raise NotFoundException(str(error)) from error
     if made is None:
         raise TooManyRequestsException("there are too many silences")
     return made

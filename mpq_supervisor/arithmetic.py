@@ -10,7 +10,9 @@ numbers stand, they are those of critical, bulk and default:
     inner subnet     the (s-1)th after `inner.ipv4` and `inner.ipv6`
     inner host       12n + 1, 5, 9             plain: + 1; the hub is 254
     WAN table        table_base - 11 + s; of all LANs: table_base - 1
-    return table     table_base + 27 + index: from a tunnel into the LANs that are of its class alone
+    LAN table        table_base + 27 + place in the file
+    mark             index + 1 in the lowest five bits of mark_mask, place of the LAN + 1 in the others
+    conntrack zone   of a LAN: from the name of its interface, since open flows are known by it
 
 A hub's workers are `mt4.critical` with TUN `mt4c`, or `mt4` alone; index 3(place in the file) + class.
 A number depends on nothing but its own entry, so that a reload moves no neighbour.
@@ -19,6 +21,8 @@ A number depends on nothing but its own entry, so that a reload moves no neighbo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from zlib import crc32
 
 import msgspec
 
@@ -107,8 +111,10 @@ def class_plans(configured: tuple[ClassConfig, ...]) -> dict[TrafficClass, Class
     return plans
 
 
-RETURN_TABLES = 27
-"""From a tunnel's routing table to that of its way back into the LANs."""
+LAN_TABLES = 27
+"""From `table_base` to the routing table of the first LAN: behind those of all tunnels."""
+_TUNNEL_BITS = 5
+_FIRST_ZONE = 0x8000
 
 
 def wan_table(table_base: int, suffix: int, wan: Wan) -> int:
@@ -116,9 +122,20 @@ def wan_table(table_base: int, suffix: int, wan: Wan) -> int:
     return table_base - 11 + suffix if wan.table is None else wan.table
 
 
-def own_tables(table_base: int) -> range:
-    """All routing tables that a host may use, but for WANs that have another."""
-    return range(table_base - 10, table_base + 2 * RETURN_TABLES)
+def own_tables(table_base: int, lans: int) -> range:
+    """All routing tables that a host with so many LANs may use, but for WANs that have another."""
+    return range(table_base - 10, table_base + LAN_TABLES + lans)
+
+
+def lan_zones(interfaces: Iterable[str]) -> dict[str, int]:
+    """The conntrack zones of LANs, in the upper half of all."""
+    zones: dict[str, int] = {}
+    for interface in interfaces:
+        zone = crc32(interface.encode()) % _FIRST_ZONE
+        while _FIRST_ZONE + zone in zones.values():
+            zone = (zone + 1) % _FIRST_ZONE
+        zones[interface] = _FIRST_ZONE + zone
+    return zones
 
 
 def nth_subnet(network: Network, steps: int) -> Network:
@@ -195,3 +212,23 @@ def identity_name(identity: Identity) -> str:
 def mark_shift(mask: int) -> int:
     """How far left of a mark's bit 0 its mask begins."""
     return (mask & -mask).bit_length() - 1
+
+
+def tunnel_mask(mask: int) -> int:
+    """The part of `mark_mask` that names a tunnel."""
+    return ((1 << _TUNNEL_BITS) - 1) << mark_shift(mask)
+
+
+def lan_mask(mask: int) -> int:
+    """The rest of it, which names a LAN."""
+    return mask & ~tunnel_mask(mask)
+
+
+def lan_mark(mask: int, place: int) -> int:
+    """The mark of a LAN; `place` is its index in the file."""
+    return (place + 1) << mark_shift(mask) + _TUNNEL_BITS
+
+
+def lan_room(mask: int) -> int:
+    """How many LANs can have a mark."""
+    return lan_mask(mask) >> mark_shift(mask) + _TUNNEL_BITS

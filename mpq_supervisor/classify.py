@@ -1,29 +1,38 @@
-"""Which rule and tunnel a packet would take: `ctl classify`. Pure evaluation over the plan."""
+"""Which rule and tunnel a packet would take: `ctl classify`. Pure evaluation over plan and desired state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address, ip_network
 
 import msgspec
 
 from mpq_supervisor.classifier import CATCH_ALL, PROTOCOLS, WITH_PORTS, Packet, first_match
-from mpq_supervisor.network import Route
+from mpq_supervisor.desired import Desired, behind, desired
+from mpq_supervisor.fib import way
+from mpq_supervisor.network import Snapshot, covers
 from mpq_supervisor.plan import HostPlan, LanPlan
+from mpq_worker.contract import TrafficClass
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What happens to the first packet of a flow that enters by a LAN. `rule` is empty where the interface decides,
-    `tunnel` where the packet is refused."""
+    """What happens to the first packet of a flow that enters by a LAN. `rule` is empty where the interface decides.
+    `tunnel` is the one that it takes now, `usual` the one that it takes when all are up: empty where it is refused,
+    or `local`, for this host or a LAN."""
 
     lan: str
     rule: str
     traffic_class: str = msgspec.field(name="class")
     tunnel: str
+    usual: str
+    local: bool = False
 
     def __str__(self) -> str:
         why = f"rule {self.rule}" if self.rule else "by its interface"
-        return f"{self.lan}: {why}, {self.traffic_class}, {self.tunnel or 'refused'}"
+        if self.local:
+            return f"{self.lan}: {why}, {self.traffic_class}, for this host or a LAN"
+        usual = f" ({self.usual} when all are up)" if self.usual != self.tunnel else ""
+        return f"{self.lan}: {why}, {self.traffic_class}, {self.tunnel or 'refused'}{usual}"
 
 
 class RuleCount(msgspec.Struct, frozen=True):
@@ -63,24 +72,39 @@ def rule_counts(plan: HostPlan, counters: Mapping[str, int]) -> tuple[RuleCount,
     )
 
 
-def verdicts(plan: HostPlan, routes: Iterable[Route], packet: Packet) -> tuple[Verdict, ...]:
-    """One for each LAN that the source may be in: those whose `routes` lead to it by the longest prefix."""
-    source = ip_address(packet.source)
-    reached: dict[str, int] = {}
-    for route in routes:
-        network = ip_network(route.destination)
-        if route.interface is not None and source in network and not route.is_default:
-            reached[route.interface] = max(network.prefixlen, reached.get(route.interface, 0))
-    longest = max((reached.get(lan.interface, 0) for lan in plan.lans), default=0)
-    return tuple(verdict(plan, lan, packet) for lan in plan.lans if longest and reached.get(lan.interface) == longest)
+def verdicts(plan: HostPlan, there: Snapshot, down: Collection[str], packet: Packet) -> tuple[Verdict, ...]:
+    """One for each LAN that the source may be in: those that lead to it by the longest prefix. `down` are the tunnels
+    that carry nothing."""
+    longest = {lan.name: _longest(lan, there, packet.source) for lan in plan.lans}
+    best = max(longest.values(), default=0)
+    now, usual = desired(plan, there, down), desired(plan, there)
+    return tuple(_verdict(plan, there, lan, packet, now, usual) for lan in plan.lans if longest[lan.name] == best > 0)
 
 
-def verdict(plan: HostPlan, lan: LanPlan, packet: Packet) -> Verdict:
-    """What happens to a packet that enters by this LAN."""
+def decide(plan: HostPlan, lan: LanPlan, packet: Packet) -> tuple[str, TrafficClass]:
+    """The rule that decides about a packet that enters by this LAN, "" where the interface does, and its class."""
+    if lan.traffic_class is not None:
+        return "", lan.traffic_class
     rule = first_match(plan.rules, plan.sets, packet)
-    traffic_class = rule.traffic_class if lan.traffic_class is None else lan.traffic_class
-    name = rule.name if lan.traffic_class is None else ""
-    return Verdict(lan.name, name, traffic_class.name.lower(), lan.tunnels.get(traffic_class, ""))
+    return rule.name, rule.traffic_class
+
+
+def _verdict(plan: HostPlan, there: Snapshot, lan: LanPlan, packet: Packet, now: Desired, usual: Desired) -> Verdict:
+    rule, traffic_class = decide(plan, lan, packet)
+    tunnels = {tunnel.tun: tunnel for tunnel in plan.tunnels}
+    chosen = lan.tunnels.get(traffic_class)
+    mark = lan.mark | (tunnels[chosen].mark if chosen is not None else 0)
+    takes, would_take = (way(want, packet, lan.interface, mark) for want in (now, usual))
+    own = packet.destination in {address.address for address in there.addresses}
+    if own or takes not in (None, *tunnels):
+        return Verdict(lan.name, rule, traffic_class.name.lower(), "", "", local=True)
+    return Verdict(lan.name, rule, traffic_class.name.lower(), takes or "", would_take or "")
+
+
+def _longest(lan: LanPlan, there: Snapshot, source: str) -> int:
+    """Length of the longest prefix by which a LAN leads to an address; 0 if it does not."""
+    found = (route.destination for route in behind(lan, there) if covers(route.destination, source))
+    return max((ip_network(prefix).prefixlen for prefix in found), default=0)
 
 
 def _endpoint(text: str) -> tuple[str, int | None]:

@@ -2,12 +2,14 @@
 
 A site's rules, in this order (IPv4 and IPv6; `base` is `supervisor.rule_priority`):
 
-    base        in from a tunnel's TUN  → the LANs of that tunnel, where interfaces have classes: back as it came
+    base        with a LAN's mark       → the LAN's table: back as it came, whoever else has the prefix
+    base + 2    in from a tunnel's TUN  → the tables of the LANs that are of its class alone: what begins outside
     base + 5    everything              → LAN table: what is behind our own LANs is local, whoever asks
     base + 8    out of a WAN            → the WAN's own table; first, since two WANs may have the same address
     base + 10   from a WAN's address    → the WAN's own table, so that its packets leave by it
     base + 20   from a tunnel's address → the tunnel's table
                 out of its TUN          → the tunnel's table
+    base + 25   with both marks         → unreachable, if the LAN keeps its addresses and the tunnel is down
     base + 30   with a tunnel's mark    → the tunnel's table
     base + 40   in from a LAN           → unreachable: LAN traffic never gets as far as the main table
 
@@ -27,7 +29,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from mpq_supervisor.arithmetic import RETURN_TABLES
+from mpq_supervisor.arithmetic import lan_mask, tunnel_mask
 from mpq_supervisor.network import (
     ANY,
     BACKSTOP_METRIC,
@@ -74,6 +76,13 @@ def desired(
     return _site(plan, snapshot, down, last) if plan.role == "site" else _hub(plan, snapshot)
 
 
+def behind(lan: LanPlan, snapshot: Snapshot) -> Iterator[Route]:
+    """How what is in a LAN is reached, as routes of the main table; a default route there is not one of them."""
+    yield from map(_connected, _addresses_of(lan))
+    yield from (Route(MAIN_TABLE, prefix, lan.interface, gateway) for prefix, gateway in lan.behind)
+    yield from (r for r in snapshot.routes if r.interface == lan.interface and not r.is_default)
+
+
 def closed(plan: HostPlan, snapshot: Snapshot) -> Desired:
     """What remains of `desired` when mpq has stopped and LAN traffic must be refused, not sent in clear."""
     if plan.role == "hub":
@@ -107,6 +116,7 @@ def _site(plan: HostPlan, snapshot: Snapshot, down: Collection[str], last: Last)
                 routes.add(Route(tunnel.table, ANY[version_of(address)], way))
         routes.update(Route(tunnel.table, _host_prefix(peer), tunnel.tun) for peer in tunnel.peers)
         rules.update(Rule(v, base + 20, table=tunnel.table, output=tunnel.tun) for v in _versions(snapshot))
+    rules.update(_no_detours(plan, snapshot, down))
     return Desired(
         links=frozenset(TunLink(t.tun, t.mtu, t.txqueuelen) for t in plan.tunnels),
         addresses=frozenset(addresses),
@@ -137,6 +147,17 @@ def _way(plan: HostPlan, tunnel: TunnelPlan, down: Collection[str]) -> str | Non
     return next((candidate.tun for candidate in plan.carriers(tunnel) if candidate.name not in down), None)
 
 
+def _no_detours(plan: HostPlan, snapshot: Snapshot, down: Collection[str]) -> Iterator[Rule]:
+    """The hub knows the addresses of a LAN that keeps its own by one tunnel: no other may carry them."""
+    mask = plan.supervisor.mark_mask
+    for lan in plan.lans:
+        for tunnel in plan.tunnels:
+            if not lan.masquerade and tunnel.name in down and tunnel.name in lan.tunnels.values():
+                for version in _versions(snapshot):
+                    priority = plan.supervisor.rule_priority + 25
+                    yield Rule(version, priority, mark=lan.mark | tunnel.mark, mask=mask)
+
+
 def _tunnel_backstops(plan: HostPlan, snapshot: Snapshot) -> Iterator[Route]:
     for tunnel in plan.tunnels:
         for version in _versions(snapshot):
@@ -151,28 +172,10 @@ def _hub_backstops(plan: HostPlan, snapshot: Snapshot) -> Iterator[Route]:
 
 
 def _lan_routes(plan: HostPlan, snapshot: Snapshot) -> Iterator[Route]:
-    """The LANs' own routes, for all; and for each tunnel that has interfaces of its own, those of these."""
-    yield from _copies(_behind(plan.lans, snapshot), plan.supervisor.table_base - 1)
-    for tunnel, lans in _bound(plan):
-        yield from _copies(_behind(lans, snapshot), _return_table(tunnel))
-
-
-def _behind(lans: Iterable[LanPlan], snapshot: Snapshot) -> Iterator[Route]:
-    for lan in lans:
-        yield from map(_connected, _addresses_of(lan))
-        yield from (Route(MAIN_TABLE, prefix, lan.interface, gateway) for prefix, gateway in lan.behind)
-    interfaces = {lan.interface for lan in lans}
-    yield from (r for r in snapshot.routes if r.interface in interfaces and not r.is_default)
-
-
-def _bound(plan: HostPlan) -> Iterator[tuple[TunnelPlan, list[LanPlan]]]:
-    for tunnel in plan.tunnels:
-        if lans := [lan for lan in plan.lans if lan.bound == tunnel.name]:
-            yield tunnel, lans
-
-
-def _return_table(tunnel: TunnelPlan) -> int:
-    return tunnel.table + RETURN_TABLES
+    """The LANs' own routes, for all together and for each of them."""
+    yield from _copies((r for lan in plan.lans for r in behind(lan, snapshot)), plan.supervisor.table_base - 1)
+    for lan in plan.lans:
+        yield from _copies(behind(lan, snapshot), lan.table)
 
 
 def _connected(address: Address) -> Route:
@@ -204,18 +207,19 @@ def _copies(routes: Iterable[Route], table: int) -> Iterator[Route]:
 
 
 def _lan_rules(plan: HostPlan, snapshot: Snapshot) -> Iterator[Rule]:
-    base = plan.supervisor.rule_priority
+    base, mask = plan.supervisor.rule_priority, lan_mask(plan.supervisor.mark_mask)
     for version in _versions(snapshot):
-        for tunnel, _lans in _bound(plan):
-            yield Rule(version, base, table=_return_table(tunnel), input=tunnel.tun)
         if plan.lans:
             yield Rule(version, base + 5, table=plan.supervisor.table_base - 1)
         for lan in plan.lans:
+            yield Rule(version, base, table=lan.table, mark=lan.mark, mask=mask)
+            if lan.bound is not None:
+                yield Rule(version, base + 2, table=lan.table, input=lan.bound)
             yield Rule(version, base + 40, input=lan.interface)
 
 
 def _mark_rules(plan: HostPlan, snapshot: Snapshot) -> Iterator[Rule]:
-    mask, priority = plan.supervisor.mark_mask, plan.supervisor.rule_priority + 30
+    mask, priority = tunnel_mask(plan.supervisor.mark_mask), plan.supervisor.rule_priority + 30
     for tunnel in plan.tunnels:
         for version in _versions(snapshot):
             yield Rule(version, priority, table=tunnel.table, mark=tunnel.mark, mask=mask)

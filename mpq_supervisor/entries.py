@@ -78,7 +78,8 @@ class LanPlan(msgspec.Struct, frozen=True):
     `traffic_class` of its own it is all of that one.
 
     `vlan` and `parent` make the interface, `addresses` ("172.16.1.1/30") are given to it; `behind` are prefixes and
-    the router of each there, None for what is on the link."""
+    the router of each there, None for what is on the link. `zone` is the conntrack zone of its flows; by `mark` and
+    `table` their answers find back, though other LANs have the same prefix."""
 
     name: str
     interface: str
@@ -90,6 +91,9 @@ class LanPlan(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...]
     behind: tuple[tuple[str, str | None], ...]
     masquerade: bool
+    table: int
+    mark: int
+    zone: int
 
     @property
     def bound(self) -> str | None:

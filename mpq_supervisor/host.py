@@ -206,7 +206,7 @@ class Host:
 
     def classify(self, packet: Packet) -> tuple[Verdict, ...]:
         """Where the first packet of such a flow would go, for each LAN that it may come from."""
-        return verdicts(self._plan, self._netlink.snapshot().routes, packet)
+        return verdicts(self._plan, self._netlink.snapshot(), self._down, packet)
 
     def counters(self) -> dict[str, int]:
         """Packets by counter of `ruleset`: of each class, what was refused, of each rule. Raises HostFault."""

@@ -170,7 +170,7 @@ class LinkState(msgspec.Struct, frozen=True):
             return None
         for remote in remotes:
             local = self.local_address(version_of(remote))
-            if local is not None and any(_covers(route.destination, remote) for route in self.routes):
+            if local is not None and any(covers(route.destination, remote) for route in self.routes):
                 return local, remote
         return None
 
@@ -178,6 +178,11 @@ class LinkState(msgspec.Struct, frozen=True):
 def version_of(address: str) -> int:
     """IP version of an address or prefix in text."""
     return 6 if ":" in address else 4
+
+
+def covers(prefix: str, address: str) -> bool:
+    """Whether an address is in a prefix, both in text."""
+    return ip_address(address) in ip_network(prefix)
 
 
 def link_state(wan: WanPlan, snapshot: Snapshot) -> LinkState:
@@ -214,7 +219,3 @@ def _pick_address(interface: str, version: int, default: Route | None, snapshot:
             if gateway in ip_interface(f"{address.address}/{address.prefix}").network:
                 return address.address
     return texts[0] if texts else None
-
-
-def _covers(prefix: str, address: str) -> bool:
-    return ip_address(address) in ip_network(prefix)

@@ -12,6 +12,7 @@ from mpq_supervisor.arithmetic import (
     DEFAULT,
     DEFAULT_CLASSES,
     HUB_HOST,
+    LAN_TABLES,
     TUNNEL_ORDER,
     ClassPlan,
     class_plans,
@@ -21,7 +22,9 @@ from mpq_supervisor.arithmetic import (
     hub_worker_names,
     identity_name,
     inner_number,
+    lan_mark,
     lan_worker,
+    lan_zones,
     mark_shift,
     nth_subnet,
     site_inner,
@@ -114,7 +117,7 @@ def _plan_site(config: SiteConfig) -> HostPlan:
         hub_name=config.hub.name,
         classes=tuple(classes.values()),
         wans=tuple(wans),
-        lans=tuple(_plan_lan(lan, carried[lan.wan]) for lan in config.lan),
+        lans=tuple(_plan_lan(config, place, lan, carried[lan.wan]) for place, lan in enumerate(config.lan)),
         rules=plan_rules(config.rule, config.sets, classes),
         sets={name: tuple(map(str, entry.prefixes)) for name, entry in config.sets.items()},
         tunnels=tuple(tunnels),
@@ -168,7 +171,7 @@ def _plan_tunnel(
     )
 
 
-def _plan_lan(lan: Lan, carried: dict[str, TrafficClass | None]) -> LanPlan:
+def _plan_lan(config: SiteConfig, place: int, lan: Lan, carried: dict[str, TrafficClass | None]) -> LanPlan:
     routers = {gateway.version: str(gateway) for gateway in lan.gateway}
     return LanPlan(
         name=lan.name,
@@ -181,6 +184,9 @@ def _plan_lan(lan: Lan, carried: dict[str, TrafficClass | None]) -> LanPlan:
         addresses=tuple(map(str, lan.address)),
         behind=tuple((str(prefix), routers.get(prefix.version)) for prefix in lan.prefixes),
         masquerade=lan.masquerade,
+        table=config.supervisor.table_base + LAN_TABLES + place,
+        mark=lan_mark(config.supervisor.mark_mask, place),
+        zone=lan_zones(other.interface for other in config.lan)[lan.interface],
     )
 
 

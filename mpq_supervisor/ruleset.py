@@ -1,13 +1,15 @@
 """The nftables table `inet mpq` as text. Pure.
 
 Site: what comes in from a LAN is classified once per flow (`rulemap`), or belongs to the class of its interface; the
-flow's mark (kept in conntrack) names its tunnel, and from there the rules of `network` take it. LAN to WAN is dropped
-whatever else happens, so that nothing leaves in clear. Hub: packets through its TUNs must have an inner end, and are
-masqueraded to the Internet. Both clamp the MSS of TCP to the tunnel's MTU (RFC 4821 section 3 is no help where ICMP
-is filtered).
+flow's mark (kept in conntrack) names its tunnel, and from there the rules of `desired` take it. Its zone names the
+LAN, for the way back: several may have the same prefix. LAN to WAN is dropped whatever else happens, so that nothing
+leaves in clear. Hub: packets through its TUNs must have an inner end, and are masqueraded to the Internet. Both clamp
+the MSS of TCP to the tunnel's MTU (RFC 4821 section 3 is no help where ICMP is filtered).
 
-    raw          zones     flows of an interface with a class of its own are not mixed up with those of another
-    mangle       prerouting → from_lan → classify4|6 → rule_NAME → critical|default|bulk → flow_TUNNEL
+    raw          zones     flows of a LAN are not mixed up with those of another
+    mangle       prerouting → from_lan → lan_NAME, classify4|6 → rule_NAME → critical|default|bulk → flow_TUNNEL
+                 prerouting → from_tunnel → flow_TUNNEL, lan_NAME
+                 answers → lan_NAME   of this host itself
     mangle + 1   refused   counts what no tunnel takes: the routing tables are about to refuse it
     filter       forward   leak, counters per class, MSS
     srcnat       postrouting
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from mpq_supervisor.arithmetic import lan_mask, tunnel_mask
 from mpq_supervisor.classifier import CATCH_ALL
 from mpq_supervisor.network import version_of
 from mpq_supervisor.plan import HostPlan, TunnelPlan
@@ -62,12 +65,17 @@ def _site(plan: HostPlan) -> Iterator[str]:
     if lans:
         yield from _arriving(plan, lans)
     yield from _chain(
+        "from_tunnel",
+        # Marked as well: for its reverse path (netlink.set_tun) and for the answer to a flow that begins outside.
+        f"iifname {_verdicts({tunnel.tun: f'flow_{tunnel.name}' for tunnel in plan.tunnels}, 'jump')}",
+        *([_lan_of_flow(plan)] if lans else []),
+    )
+    yield from _chain(
         "prerouting",
         "type filter hook prerouting priority mangle; policy accept;",
         # What is for all on its link stays there, and is no news for the rules.
         *([f"iifname {_names(lans)} meta pkttype host goto from_lan"] if lans else []),
-        # Marked as well: for its reverse path (netlink.set_tun) and for the answer to a flow that begins outside.
-        f"iifname {_verdicts({tunnel.tun: f'flow_{tunnel.name}' for tunnel in plan.tunnels})}",
+        f"iifname {_names(tuns)} goto from_tunnel",
     )
     through = (
         f'iifname {_names([*lans, *tuns])} oifname {_names(wans)} counter name "leak" drop',
@@ -85,37 +93,52 @@ def _site(plan: HostPlan) -> Iterator[str]:
 
 
 def _marks(plan: HostPlan) -> Iterator[str]:
-    """A flow keeps the tunnel of its first packet. One chain per tunnel: nft cannot merge two marks under a mask."""
-    others = ~plan.supervisor.mark_mask & 0xFFFFFFFF
+    """A flow keeps the tunnel of its first packet. A chain for each mark: nft cannot merge two under a mask."""
+    mask = plan.supervisor.mark_mask
     for tunnel in plan.tunnels:
-        merge = f"and {others:#010x} or {tunnel.mark:#010x}"
+        merge = _merge(tunnel_mask(mask), tunnel.mark)
         yield from _chain(f"flow_{tunnel.name}", f"ct mark set ct mark {merge}", f"meta mark set meta mark {merge}")
+    for lan in plan.lans:
+        yield from _chain(f"lan_{lan.name}", f"meta mark set meta mark {_merge(lan_mask(mask), lan.mark)}")
+    lans = [lan.interface for lan in plan.lans]
+    elsewhere = f"fib daddr type unicast fib daddr oifname != {_names(lans)}"
     for traffic_class in TrafficClass:
         name = traffic_class.name.lower()
         to = {
             lan.interface: f"flow_{lan.tunnels[traffic_class]}" for lan in plan.lans if traffic_class in lan.tunnels
         }
-        yield from _chain(name, *([f"iifname {_verdicts(to)}"] if to else []), f'counter name "refused_{name}" drop')
+        # What is left has no mark of a tunnel. The rules pass it to this host and to LANs, and refuse all else.
+        yield from _chain(
+            name,
+            *([f"iifname {_verdicts(to)}"] if to else []),
+            *([f'{elsewhere} counter name "refused_{name}"'] if lans else []),
+        )
 
 
 def _arriving(plan: HostPlan, lans: list[str]) -> Iterator[str]:
-    mask = plan.supervisor.mark_mask
+    mask = tunnel_mask(plan.supervisor.mark_mask)
+    marks = {lan.interface: f"lan_{lan.name}" for lan in plan.lans}
     known = ", ".join(f"{tunnel.mark:#010x} : goto flow_{tunnel.name}" for tunnel in plan.tunnels)
-    kept = f"ct mark and {mask:#010x} vmap {{ {known} }}"
     bound = {lan.interface: lan.traffic_class.name.lower() for lan in plan.lans if lan.traffic_class is not None}
-    # An interface with a class decides for every packet that begins a flow there; answers go back as they came.
-    first = [f"ct direction reply {kept}", f"iifname {_verdicts(bound)}"] if bound else []
     by_version = ", ".join(f"ipv{version} : goto classify{version}" for version in _FAMILY)
-    yield from _chain("from_lan", *first, kept, f"meta nfproto vmap {{ {by_version} }}")
-    zones = {tunnel.name: tunnel.table for tunnel in plan.tunnels}
-    zone_of = {lan.interface: zones[lan.bound] for lan in plan.lans if lan.bound is not None}
-    if zone_of:
-        elements = ", ".join(f'"{interface}" : {zone}' for interface, zone in zone_of.items())
-        yield from _chain(
-            "zones",
-            "type filter hook prerouting priority raw; policy accept;",
-            f"ct original zone set iifname map {{ {elements} }}",
-        )
+    yield from _chain(
+        "from_lan",
+        f"iifname {_verdicts(marks, 'jump')}",
+        f"ct mark and {mask:#010x} vmap {{ {known} }}",
+        *([f"iifname {_verdicts(bound)}"] if bound else []),
+        f"meta nfproto vmap {{ {by_version} }}",
+    )
+    zones = ", ".join(f'"{lan.interface}" : {lan.zone}' for lan in plan.lans)
+    yield from _chain(
+        "zones",
+        "type filter hook prerouting priority raw; policy accept;",
+        f"ct original zone set iifname map {{ {zones} }}",
+    )
+    yield from _chain(
+        "answers",
+        "type route hook output priority mangle; policy accept;",
+        f"oifname {_names(lans)} {_lan_of_flow(plan)}",
+    )
     # The FIB is asked what it will say, so this counts also when nobody is left to know the tunnels' states.
     counters = ", ".join(f'{tunnel.mark:#010x} : "refused_{_class_name(tunnel)}"' for tunnel in plan.tunnels)
     yield from _chain(
@@ -124,6 +147,11 @@ def _arriving(plan: HostPlan, lans: list[str]) -> Iterator[str]:
         f"iifname {_names(lans)} fib daddr . mark oif missing fib daddr type unicast "
         f"counter name meta mark and {mask:#010x} map {{ {counters} }}",
     )
+
+
+def _lan_of_flow(plan: HostPlan) -> str:
+    """Marks what belongs to a flow that a LAN began with that LAN: its zone has been kept."""
+    return "ct original zone vmap { " + ", ".join(f"{lan.zone} : goto lan_{lan.name}" for lan in plan.lans) + " }"
 
 
 def _hub(plan: HostPlan) -> Iterator[str]:
@@ -174,9 +202,14 @@ def _class_name(tunnel: TunnelPlan) -> str:
     return "plain" if tunnel.traffic_class is None else tunnel.traffic_class.name.lower()
 
 
-def _verdicts(chains: dict[str, str]) -> str:
+def _merge(mask: int, mark: int) -> str:
+    """Puts a mark in the place of what is under its mask."""
+    return f"and {~mask & 0xFFFFFFFF:#010x} or {mark:#010x}"
+
+
+def _verdicts(chains: dict[str, str], verb: str = "goto") -> str:
     """A map from interfaces to the chains of their packets."""
-    return "vmap { " + ", ".join(f'"{interface}" : goto {chain}' for interface, chain in chains.items()) + " }"
+    return "vmap { " + ", ".join(f'"{interface}" : {verb} {chain}' for interface, chain in chains.items()) + " }"
 
 
 def _chain(name: str, *rules: str) -> Iterator[str]:

@@ -75,7 +75,7 @@ class Supervisor(_Section, frozen=True):
     runtime_directory: str = "/run/mpq"
     state_directory: str = "/var/lib/mpq"
     table_base: Annotated[int, Meta(ge=11, le=65_000)] = 110
-    mark_mask: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] = 0x00FF0000
+    mark_mask: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] = 0x0FFF0000
     rule_priority: Annotated[int, Meta(ge=1, le=32_000)] = 10000
     source_port_base: Annotated[int, Meta(ge=1024, le=65_000)] = 46000
     key_update_packets: Annotated[int, Meta(ge=1000, le=1 << 23)] = 4_194_304  # RFC 9001 section 6.6

@@ -6,9 +6,11 @@ They are the administrator's (etc/sysctl.d/90-mpq.conf): the supervisor may not 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_interface
+from itertools import combinations
 from pathlib import Path
 
-from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.plan import HostPlan, LanPlan
 
 _ROOT = Path("/proc/sys")
 _STRICT = 1
@@ -16,7 +18,7 @@ _STRICT = 1
 
 def check(plan: HostPlan) -> list[str]:
     """One line for each wrong value, by name, with the command that mends it. Missing interfaces are no error."""
-    return [*_forwarding(plan), *_reverse_path(plan), *_router_advertisements(plan)]
+    return [*_forwarding(plan), *_reverse_path(plan), *_errors(plan), *_router_advertisements(plan)]
 
 
 def _forwarding(plan: HostPlan) -> Iterator[str]:
@@ -35,11 +37,36 @@ def _forwarding(plan: HostPlan) -> Iterator[str]:
 def _reverse_path(plan: HostPlan) -> Iterator[str]:
     """The kernel takes the larger of `all` and the interface's own. TUNs pass at any value, see netlink.set_tun."""
     everywhere = _read("net.ipv4.conf.all.rp_filter") or 0
-    for wan in plan.wans:
-        name = f"net.ipv4.conf.{wan.interface}.rp_filter"
+    for interface in (*(wan.interface for wan in plan.wans), *(lan.interface for lan in _of_one_prefix(plan))):
+        name = f"net.ipv4.conf.{interface}.rp_filter"
         own = _read(name)
         if own is not None and max(own, everywhere) == _STRICT:
             yield _wrong(name, _STRICT, 2)
+
+
+def _errors(plan: HostPlan) -> Iterator[str]:
+    """What the kernel tells a host by ICMP belongs to no flow; of several LANs only the mark says which it is in."""
+    if _of_one_prefix(plan):
+        for name in ("net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"):
+            if _read(name) == 0:
+                yield _wrong(name, 0, 1)
+
+
+def _of_one_prefix(plan: HostPlan) -> list[LanPlan]:
+    """The LANs that have, as configured, a prefix in common with another one."""
+    prefixes = {
+        lan.name: [ip_interface(text).network for text in (*lan.addresses, *(prefix for prefix, _ in lan.behind))]
+        for lan in plan.lans
+    }
+    found = {
+        name
+        for pair in combinations(prefixes, 2)
+        for one in prefixes[pair[0]]
+        for other in prefixes[pair[1]]
+        if one.version == other.version and one.overlaps(other)
+        for name in pair
+    }
+    return [lan for lan in plan.lans if lan.name in found]
 
 
 def _router_advertisements(plan: HostPlan) -> Iterator[str]:

@@ -33,7 +33,7 @@ def validate(config: Config, unread: Container[str] = ()) -> list[Problem]:
         check_site(config, problems)
     else:
         check_hub(config, problems)
-    _check_supervisor(config.supervisor, problems)
+    _check_supervisor(config.supervisor, len(config.lan) if isinstance(config, SiteConfig) else 0, problems)
     _check_watchdog(config.watchdog, problems)
     if config.portal is not None:
         _check_portal(config.portal, problems)
@@ -41,8 +41,8 @@ def validate(config: Config, unread: Container[str] = ()) -> list[Problem]:
     return problems.found
 
 
-def _check_supervisor(supervisor: Supervisor, problems: Problems) -> None:
-    tables = arithmetic.own_tables(supervisor.table_base)
+def _check_supervisor(supervisor: Supervisor, lans: int, problems: Problems) -> None:
+    tables = arithmetic.own_tables(supervisor.table_base, lans)
     clash = sorted(KERNEL_TABLES & set(tables))
     if clash:
         problems.add(
@@ -54,6 +54,9 @@ def _check_supervisor(supervisor: Supervisor, problems: Problems) -> None:
         problems.add("supervisor.mark_mask", f"{supervisor.mark_mask:#010x} is not one run of bits")
     elif bits < 27:
         problems.add("supervisor.mark_mask", f"{supervisor.mark_mask:#010x} has fewer than five bits")
+    elif lans > (room := arithmetic.lan_room(supervisor.mark_mask)):
+        text = f"{supervisor.mark_mask:#010x} has room for {room} LANs, not for {lans}"
+        problems.add("supervisor.mark_mask", text)
     if len(set(supervisor.cpus)) < len(supervisor.cpus):
         problems.add("supervisor.cpus", "names a CPU twice")
     for key in ("runtime_directory", "state_directory"):

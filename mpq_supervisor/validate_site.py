@@ -80,7 +80,7 @@ def _check_wans(config: SiteConfig, problems: Problems) -> None:
 
 
 def _check_table(config: SiteConfig, path: str, wan: Wan, problems: Problems) -> None:
-    own = arithmetic.own_tables(config.supervisor.table_base)
+    own = arithmetic.own_tables(config.supervisor.table_base, len(config.lan))
     if wan.table in KERNEL_TABLES:
         problems.add(f"{path}.table", f"{wan.table} is the kernel's")
     elif wan.table in own:

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from mpq_supervisor.classifier import Packet
-from mpq_supervisor.classify import verdict
+from mpq_supervisor.classify import decide
 from mpq_supervisor.config import ConfigError, parse
 from mpq_supervisor.host import Host
 from mpq_supervisor.plan import HostPlan, make_plan
@@ -44,7 +44,7 @@ def test_the_kernel_decides_as_classify_says(net: Net, fields: tuple[str, ...]) 
     packets = list({_flow(n, p): p for n, p in enumerate(_random_packet(chance) for _ in range(1500))}.values())
     with net.site.entered(), hosted(plan) as host:
         _send(net, packets)
-        expected = Counter(f"rule_{verdict(plan, plan.lans[0], packet).rule}" for packet in packets)
+        expected = Counter(f"rule_{decide(plan, plan.lans[0], packet)[0]}" for packet in packets)
         counted = Counter({name: n for name, n in host.counters().items() if name.startswith("rule_")})
     assert len(expected) > 8
     assert counted == expected

@@ -34,7 +34,7 @@ def test_up_makes_the_state_and_a_second_up_changes_nothing(site: Host) -> None:
     assert "unreachable default dev lo proto 109 metric 4294967295" in run("ip -6 route show table 114")
     assert "default via 100.64.5.1 dev wan5" in run("ip route show table 101")
     assert "from 100.64.5.2 lookup 101 proto 109" in run("ip rule")
-    assert "fwmark 0x50000/0xff0000 lookup 114" in run("ip -6 rule")
+    assert "fwmark 0x50000/0x1f0000 lookup 114" in run("ip -6 rule")
     shown = run("ip address show dev br2")
     assert "inet 10.200.11.5/32 scope global noprefixroute" in shown
     assert "mtu 1400" in shown
@@ -246,7 +246,7 @@ def test_what_others_delete_is_put_back(site: Host, caplog: pytest.LogCaptureFix
             lambda: run("ip address del 10.200.10.1/32 dev cr1"),
             lambda _: "10.200.10.1/32" in run("ip address show dev cr1"),
         ),
-        (lambda: run("ip rule del fwmark 0x10000/0xff0000"), lambda _: "fwmark 0x10000/" in run("ip rule")),
+        (lambda: run("ip rule del fwmark 0x10000/0x1f0000"), lambda _: "fwmark 0x10000/" in run("ip rule")),
         (lambda: run("ip link del br1"), lambda _: "default dev br1" in run("ip route show table 111")),
     )
     assert seen == []
@@ -255,7 +255,7 @@ def test_what_others_delete_is_put_back(site: Host, caplog: pytest.LogCaptureFix
     assert "route unreachable default table 110" in routes.replace("0.0.0.0/0", "default")
     assert table == "network: put back what was gone: nftables table inet mpq"
     assert address.startswith("network: put back what was gone: address 10.200.10.1/32 dev cr1, route ")
-    assert rule.startswith("network: put back what was gone: IPv4 rule 10030: fwmark 0x10000/0xff0000")
+    assert rule.startswith("network: put back what was gone: IPv4 rule 10030: fwmark 0x10000/0x1f0000")
     assert tun == "br1: somebody deleted the TUN br1"
 
 

@@ -6,10 +6,11 @@ import errno
 import os
 import socket
 import struct
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
+from mpq_supervisor.classifier import Packet
 from mpq_supervisor.config import parse
 from mpq_supervisor.host import Host
 from mpq_supervisor.plan import HostPlan, make_plan
@@ -220,49 +221,99 @@ def test_addresses_and_prefixes_of_a_lan_are_made_and_taken_away(net: Net) -> No
         ]
 
 
-def test_a_lan_that_is_not_masqueraded_keeps_its_addresses(net: Net) -> None:
-    plan = make_plan(parse(SITE.replace('wan = "wan5" }]', 'wan = "wan5", masquerade = false }]')))
+def test_a_lan_that_is_not_masqueraded_keeps_its_addresses_and_its_tunnel(net: Net) -> None:
+    """Another tunnel would carry them to a hub that knows them by this one only."""
+    text = SITE.replace('wan = "wan5" }]', 'wan = "wan5", masquerade = false }]')
+    plan = make_plan(parse(text.replace('"wan5" }]', '"wan5", fallback = ["wan4"] }]', 1)))
     with net.site.entered(), hosted(plan) as host:
         fds = {name: tun_fd(host, plan, name) for name in TUNS}
         for n, source in ((1, tunnel(plan, "cr1").inner4), (2, "172.16.2.9")):
             with lan_socket(net, f"172.16.{n}.9") as sock:
                 sock.sendto(b"x", (SERVER, 5060))
                 assert socket.inet_ntoa(read_packet(fds)[1][12:16]) == source
+        host.divert(frozenset({"cr2"}))
+        for _ in range(2):
+            with lan_socket(net, "172.16.2.9") as sock, suppress(OSError):
+                sock.sendto(b"x", (SERVER, 5060))
+        assert read_packet(fds, timeout=0.1) == ("", b"")
+        assert host.counters()["refused_critical"] == 2
+        host.divert(frozenset())
+        with lan_socket(net, "172.16.2.9") as sock:
+            sock.sendto(b"x", (SERVER, 5060))
+            assert read_packet(fds)[0] == "cr2"
 
 
-def test_answers_go_back_by_the_interface_of_the_class(net: Net) -> None:
-    """The same prefix is behind two interfaces; the main table knows one way only."""
-    text = "".join(
-        f'[[lan]]\nname = "{name}"\ninterface = "lan.{n}"\nwan = "wan4"\nclass = "{name}"\n'
-        f'address = "172.16.{n}.1/30"\nprefixes = ["192.168.1.0/24"]\ngateway = "172.16.{n}.2"\n'
-        for n, name in ((11, "critical"), (12, "bulk"))
+ONE_PREFIX = {
+    11: ("wan4", "critical", "cr1"),
+    12: ("wan4", "bulk", "br1"),
+    13: ("wan4", None, "cr1"),
+    14: ("wan4", "critical", "cr1"),
+    21: ("wan5", "critical", "cr2"),
+    22: ("wan5", None, "cr2"),
+}
+"""LANs by number: their WAN, their class, and the tunnel of UDP 5060."""
+
+
+def test_answers_find_the_lan_that_asked_among_several_with_one_prefix(net: Net) -> None:
+    """The same flow in each; the main table knows none. Also from this host itself, and while others carry."""
+    text = FALLBACK[: FALLBACK.index("lan =")] + "".join(
+        f'[[lan]]\nname = "lan{n}"\ninterface = "lan.{n}"\nwan = "{wan}"\naddress = "172.16.{n}.1/30"\n'
+        f'prefixes = ["192.168.1.0/24"]\ngateway = "172.16.{n}.2"\n' + (f'class = "{name}"\n' if name else "")
+        for n, (wan, name, _) in ONE_PREFIX.items()
     )
-    plan = make_plan(parse(NO_LANS + text))
+    plan = make_plan(parse(text))
     with closing(Namespace()) as router:
         with net.site.entered():
-            for n in (11, 12):
+            for n in ONE_PREFIX:
                 run(f"ip link add lan.{n} type veth peer name r{n} netns {router.path}", f"ip link set lan.{n} up")
+            run("sysctl -qw net.ipv4.conf.all.rp_filter=2")  # as Debian has it
         with router.entered():
             run("ip address add 192.168.1.9/24 dev lo", "sysctl -qw net.ipv4.conf.all.rp_filter=0")
-            for n in (11, 12):
+            for n in ONE_PREFIX:
                 run(f"ip address add 172.16.{n}.2/30 dev r{n}", f"ip link set r{n} up")
         with net.site.entered(), hosted(plan) as host:
-            fds = {name: tun_fd(host, plan, name) for name in ("br1", "cr1")}
-            for n, name in ((12, "br1"), (11, "cr1")):
-                with (
-                    router.entered(),
-                    socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as heard,
-                    socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
-                ):
-                    heard.bind((f"r{n}", 0x0800))
-                    heard.setblocking(False)
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    sock.bind(("192.168.1.9", 4000))
-                    run(f"ip route replace default via 172.16.{n}.1")
-                    sock.sendto(b"x", (SERVER, 7))
-                    assert read_packet(fds)[0] == name
-                    write_packet(fds[name], udp_packet(SERVER, tunnel(plan, name).inner4 or "", 7, 4000))
-                    assert wait_for(lambda: SERVER in _senders(heard))
+            run("sysctl -qw net.ipv4.fwmark_reflect=0")
+            assert "net.ipv4.fwmark_reflect is 0, must be 1: sysctl -w net.ipv4.fwmark_reflect=1" in host.check()
+            run("sysctl -qw net.ipv4.fwmark_reflect=1")
+            fds = {name: tun_fd(host, plan, name) for name in TUNS}
+            for down in (set[str](), {"cr1"}):
+                host.divert(frozenset(down))
+                said = {v.lan: v.tunnel for v in host.classify(Packet("192.168.1.9", SERVER, "udp", 5060))}
+                for n, (_, _, name) in ONE_PREFIX.items():
+                    carrier = "cr2" if name in down else name
+                    assert said[f"lan{n}"] == carrier
+                    with router.entered():
+                        run(f"ip route replace default via 172.16.{n}.1")
+                        _is_answered_where_it_asked(plan, fds, n, carrier)
+
+
+def _is_answered_where_it_asked(plan: HostPlan, fds: dict[str, int], n: int, carrier: str) -> None:
+    """By a server behind the tunnel `carrier`, and by the site, also by an error; from behind `lan.N`."""
+    ping = struct.pack(">BBHHH", 8, 0, ~(0x800 + n) & 0xFFFF, n, 0)
+    with (
+        socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as heard,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw,
+    ):
+        heard.bind((f"r{n}", 0x0800))
+        heard.setblocking(False)
+        sock.bind(("192.168.1.9", 4000))
+        raw.bind(("192.168.1.9", 0))
+        raw.sendto(ping, (f"172.16.{n}.1", 0))
+        assert wait_for(lambda: f"172.16.{n}.1" in _senders(heard)), n
+        sock.setsockopt(socket.IPPROTO_IP, 10, 3)  # IP_MTU_DISCOVER: IP_PMTUDISC_PROBE
+        sock.sendto(bytes(1450), (SERVER, 5060))
+        assert wait_for(lambda: any(packet[20:22] == b"\3\4" for packet in received(heard))), n
+        name, packet = "", b""
+        for _ in range(2):  # the kernel drops the one packet that shows it that the way has changed
+            sock.sendto(b"x", (SERVER, 5060))
+            name, packet = read_packet(fds, timeout=0.1)
+            if name:
+                break
+        assert name == carrier, n
+        port = struct.unpack_from(">H", packet, 20)[0]
+        write_packet(fds[name], udp_packet(SERVER, tunnel(plan, name).inner4 or "", 5060, port))
+        assert wait_for(lambda: SERVER in _senders(heard)), (n, carrier)
 
 
 def _senders(sock: socket.socket) -> list[str]:

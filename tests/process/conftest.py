@@ -124,7 +124,7 @@ class FakeNetwork:
         self.down = down
 
     def classify(self, packet: Packet) -> tuple[Verdict, ...]:
-        return (Verdict("lan1", "voice", "critical", "cr1"),) if packet.port == 5060 else ()
+        return (Verdict("lan1", "voice", "critical", "cr1", "cr2"),) if packet.port == 5060 else ()
 
     def counters(self) -> dict[str, int]:
         return {"rule_voice": 7, "refused_bulk": 3, "bulk": 9}

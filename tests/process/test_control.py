@@ -124,7 +124,7 @@ def test_every_command(run: Run, site_plan: HostPlan, tmp_path: Path, capsys: Ca
             assert capsys.readouterr().err == "wan[1].interface: missing\n"
 
             assert await served.ctl("classify", "172.16.1.9:5060/udp", "192.0.2.1") == 0
-            assert capsys.readouterr().out == "lan1: rule voice, critical, cr1\n"
+            assert capsys.readouterr().out == "lan1: rule voice, critical, cr1 (cr2 when all are up)\n"
             assert await served.ctl("classify", "172.16.1.9/udp", "192.0.2.1:1", "--dscp", "46") == 1
             assert capsys.readouterr().err == "no [[lan]] has a route to 172.16.1.9/udp\n"
             assert await served.ctl("classify", "172.16.1.9/udp", "192.0.2.1") == 2

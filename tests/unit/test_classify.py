@@ -7,7 +7,7 @@ import pytest
 from mpq_supervisor.classifier import CATCH_ALL, Packet, first_match
 from mpq_supervisor.classify import Verdict, parse_packet, rule_counts, verdicts
 from mpq_supervisor.config import parse
-from mpq_supervisor.network import MAIN_TABLE, Route
+from mpq_supervisor.network import MAIN_TABLE, Address, Route, Snapshot
 from mpq_supervisor.plan import HostPlan, make_plan
 from tests.unit.test_network import SITE
 
@@ -91,15 +91,60 @@ def test_what_overlaps_in_a_rule_is_put_together(plan: HostPlan) -> None:
     assert plan.rules[1].destination == ("192.0.2.0/24", "2001:db8::/32")
 
 
+THERE = Snapshot(addresses=(Address("lan1", "172.16.1.1", 24),), routes=ROUTES)
+
+
 def test_the_lan_is_that_of_the_longest_prefix(plan: HostPlan) -> None:
-    assert verdicts(plan, ROUTES, Packet("172.16.1.9", "192.0.2.1", "udp", 9)) == (
-        Verdict("all", "1", "default", "df1"),
+    assert verdicts(plan, THERE, (), Packet("172.16.1.9", "192.0.2.1", "udp", 9)) == (
+        Verdict("all", "1", "default", "df1", "df1"),
     )
-    assert verdicts(plan, ROUTES, Packet("172.16.2.9", "192.0.2.1", "udp", 9)) == (
-        Verdict("voice", "", "critical", "cr1"),
-        Verdict("data", "", "bulk", "br2"),
+    assert verdicts(plan, THERE, (), Packet("172.16.2.9", "192.0.2.1", "udp", 9)) == (
+        Verdict("voice", "", "critical", "cr1", "cr1"),
+        Verdict("data", "", "bulk", "br2", "br2"),
     )
-    assert verdicts(plan, ROUTES, Packet("10.0.0.1", "192.0.2.1", "udp", 9)) == ()
+    assert verdicts(plan, THERE, (), Packet("10.0.0.1", "192.0.2.1", "udp", 9)) == ()
+
+
+def test_what_is_behind_a_router_of_a_lan_is_in_that_lan() -> None:
+    """The main table knows nothing of it."""
+    lan = 'interface = "lan1", address = ["172.16.1.1/30"], prefixes = ["192.168.1.0/24"], gateway = ["172.16.1.2"]'
+    plan = make_plan(parse(SITE.replace('interface = "lan1"', lan)))
+    said = verdicts(plan, Snapshot(), (), Packet("192.168.1.9", "192.0.2.1", "udp", 5060))
+    assert said == (Verdict("lan1", "voice", "critical", "cr1", "cr1"),)
+
+
+@pytest.mark.parametrize(
+    ("wan", "masquerade", "down", "tunnel", "said"),
+    [
+        ("wan4", True, (), "cr1", "cr1"),
+        ("wan4", True, ("cr1", "br2"), "cr2", "cr2 (cr1 when all are up)"),
+        ("wan4", True, ("cr1", "cr2"), "", "refused (cr1 when all are up)"),
+        ("wan4", False, ("cr1",), "", "refused (cr1 when all are up)"),
+        ("wan5", True, ("cr2",), "", "refused (cr2 when all are up)"),
+    ],
+)
+def test_a_tunnel_that_is_down_is_not_taken(
+    wan: str, masquerade: bool, down: tuple[str, ...], tunnel: str, said: str
+) -> None:
+    lan = f'interface = "lan1", wan = "{wan}", masquerade = {str(masquerade).lower()}'
+    text = SITE.replace('interface = "lan1", wan = "wan4"', lan).replace("rate_mbit = 18.0", 'fallback = ["wan5"]')
+    (verdict,) = verdicts(make_plan(parse(text)), THERE, down, Packet("172.16.1.9", "192.0.2.1", "udp", 5060))
+    assert verdict.tunnel == tunnel
+    assert str(verdict) == f"lan1: rule voice, critical, {said}"
+
+
+@pytest.mark.parametrize("destination", ["172.16.1.1", "172.16.1.77", "172.16.2.9"])
+def test_what_is_here_takes_no_tunnel(plan: HostPlan, destination: str) -> None:
+    (verdict,) = verdicts(plan, THERE, ("br1",), Packet("172.16.1.9", destination, "udp", 9))
+    assert str(verdict) == "all: rule other, bulk, for this host or a LAN"
+
+
+def test_a_site_without_inner_ipv6_refuses_it() -> None:
+    plan = make_plan(parse(SITE.replace(', ipv6 = "fd6d:7071::/64"', "")))
+    there = Snapshot(routes=(Route(MAIN_TABLE, "fd00:1::/64", "lan1"),))
+    assert verdicts(plan, there, (), Packet("fd00:1::9", "2001:db8::1", "udp", 5060)) == (
+        Verdict("lan1", "voice", "critical", "", ""),
+    )
 
 
 def test_the_lines_with_their_counters(plan: HostPlan) -> None:

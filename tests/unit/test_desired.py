@@ -28,14 +28,14 @@ def rules_of(want: Desired, version: int = 4) -> list[Rule]:
 
 def test_site_rules_in_their_order(site: HostPlan) -> None:
     rules = rules_of(desired(site, THERE))
-    assert rules[0] == Rule(4, 10005, table=109)
-    assert rules[1:3] == [
+    assert rules[:2] == [Rule(4, 10000, table=137, mark=0x200000, mask=0xFE00000), Rule(4, 10005, table=109)]
+    assert rules[2:4] == [
         Rule(4, 10008, table=100, output="wan4"),
         Rule(4, 10010, table=100, source="100.64.4.2"),
     ], "by the interface first: two WANs may have the same address"
     assert Rule(4, 10020, table=110, source="10.200.10.1") in rules
     assert Rule(4, 10020, table=110, output="cr1") in rules
-    assert Rule(4, 10030, table=110, mark=0x10000, mask=0xFF0000) in rules
+    assert Rule(4, 10030, table=110, mark=0x10000, mask=0x1F0000) in rules
     assert rules[-1] == Rule(4, 10040, input="lan1"), "what has no mark is refused, not sent by the main table"
 
 
@@ -69,7 +69,7 @@ def test_closed_keeps_what_refuses_and_nothing_else(site: HostPlan) -> None:
     want, left = desired(site, THERE), closed(site, THERE)
     assert left.rules < want.rules
     assert left.routes < want.routes
-    assert {r.priority for r in left.rules} == {10005, 10030, 10040}
+    assert {r.priority for r in left.rules} == {10000, 10005, 10030, 10040}
     assert {r.interface for r in left.routes} == {None, "lan1"}
     assert (left.links, left.addresses, left.shapers) == (frozenset(), frozenset(), frozenset())
 
@@ -77,7 +77,7 @@ def test_closed_keeps_what_refuses_and_nothing_else(site: HostPlan) -> None:
 def test_every_mark_leads_to_a_table_with_a_backstop_in_both_families(site: HostPlan) -> None:
     left = closed(site, THERE)
     for version, everything in ((4, "0.0.0.0/0"), (6, "::/0")):
-        marked = {r.table for r in left.rules if r.mark is not None and r.version == version}
+        marked = {r.table for r in left.rules if r.priority == 10030 and r.version == version}
         assert len(marked) == 6
         backstops = {r.table for r in left.routes if r.destination == everything and r.interface is None}
         assert marked == backstops
@@ -152,6 +152,16 @@ def test_a_wan_that_is_away_keeps_the_rules_of_its_address_unless_another_has_it
     assert kept not in desired(site, moved, last=last).rules
 
 
+def test_a_lan_that_keeps_its_addresses_takes_no_other_tunnel() -> None:
+    """The hub would drop what comes by another."""
+    text = FALLBACK.replace('"lan1", wan = "wan4"', '"lan1", wan = "wan5", masquerade = false')
+    plan = make_plan(parse(text))
+    assert not [r for r in desired(plan, THERE).rules if r.priority == 10025]
+    refused = [r for r in desired(plan, THERE, ("cr2", "br1")).rules if r.priority == 10025]
+    assert {r.version for r in refused} == {4, 6}
+    assert {(r.mark, r.mask, r.table) for r in refused} == {(0x240000, 0xFFF0000, None)}, "cr2, br1 is not its own"
+
+
 VLANS = """
 [[lan]]
 name = "lan1"
@@ -178,23 +188,25 @@ gateway = "172.16.12.2"
 """
 
 
-def test_a_lan_of_one_class_is_reached_back_from_its_tunnel_alone() -> None:
+def test_a_lan_is_reached_by_its_mark_whoever_else_has_its_prefix() -> None:
     plan = make_plan(parse(SITE[: SITE.index("lan =")] + VLANS))
     want, left = desired(plan, THERE), closed(plan, THERE)
-    assert {r for r in want.routes if r.table in (137, 138)} == {
-        Route(137, "172.16.11.0/30", "enp6s20.11", metric=0, source="172.16.11.1"),
-        Route(137, "fd00:11::/64", "enp6s20.11", metric=256),
-        Route(138, "172.16.12.0/30", "enp6s20.12", metric=0, source="172.16.12.1"),
-        Route(137, "192.168.1.0/24", "enp6s20.11", "172.16.11.2"),
-        Route(137, "10.9.0.0/16", "enp6s20.11", "172.16.11.2"),
-        Route(137, "fd00:1::/64", "enp6s20.11", "fd00:11::2"),
-        Route(138, "192.168.1.0/24", "enp6s20.12", "172.16.12.2"),
+    assert {r for r in want.routes if r.table in (137, 138, 139)} == {
+        Route(137, "172.16.1.0/24", "lan1", metric=0, source="172.16.1.1"),
+        Route(138, "172.16.11.0/30", "enp6s20.11", metric=0, source="172.16.11.1"),
+        Route(138, "fd00:11::/64", "enp6s20.11", metric=256),
+        Route(139, "172.16.12.0/30", "enp6s20.12", metric=0, source="172.16.12.1"),
+        Route(138, "192.168.1.0/24", "enp6s20.11", "172.16.11.2"),
+        Route(138, "10.9.0.0/16", "enp6s20.11", "172.16.11.2"),
+        Route(138, "fd00:1::/64", "enp6s20.11", "fd00:11::2"),
+        Route(139, "192.168.1.0/24", "enp6s20.12", "172.16.12.2"),
     }
     assert Route(109, "192.168.1.0/24", "enp6s20.11", "172.16.11.2") in want.routes, "of several the first is for all"
-    assert {r for r in rules_of(want) if r.priority == 10000} == {
-        Rule(4, 10000, table=137, input="cr1"),
-        Rule(4, 10000, table=138, input="br1"),
-    }
+    assert {r for r in rules_of(want) if r.priority <= 10002} == {
+        *(Rule(4, 10000, table=137 + n, mark=(n + 1) << 21, mask=0xFE00000) for n in range(3)),
+        Rule(4, 10002, table=138, input="cr1"),
+        Rule(4, 10002, table=139, input="br1"),
+    }, "the latter for what begins outside"
     assert (
         want.lan_addresses
         == left.lan_addresses

@@ -32,25 +32,34 @@ def test_default_classifier() -> None:
 
 def test_an_interface_with_a_class_decides_for_what_begins_there() -> None:
     text = render(make_plan(parse(SITE.replace('wan = "wan4" }]', 'wan = "wan4", class = "default" }]'))))
-    assert chain(text, "from_lan")[:2] == [
-        f"ct direction reply {chain(text, 'from_lan')[2]}",
-        'iifname vmap { "lan1" : goto default }',
-    ]
-    assert chain(text, "zones")[1] == 'ct original zone set iifname map { "lan1" : 112 }'
-    assert "chain zones" not in render(make_plan(parse(SITE)))
+    known, first = chain(text, "from_lan")[1:3]
+    assert known.startswith("ct mark and 0x001f0000 vmap { 0x00010000 : goto flow_cr1,")
+    assert first == 'iifname vmap { "lan1" : goto default }'
+
+
+def test_a_flow_is_of_the_zone_of_its_lan_and_is_answered_by_that() -> None:
+    text = render(make_plan(parse(SITE)))
+    assert chain(text, "zones")[1] == 'ct original zone set iifname map { "lan1" : 61603 }'
+    assert chain(text, "from_lan")[0] == 'iifname vmap { "lan1" : jump lan_lan1 }'
+    assert chain(text, "lan_lan1") == ["meta mark set meta mark and 0xf01fffff or 0x00200000"]
+    answered = "ct original zone vmap { 61603 : goto lan_lan1 }"
+    assert chain(text, "from_tunnel")[1] == answered
+    assert chain(text, "answers")[1] == f'oifname {{ "lan1" }} {answered}'
 
 
 def test_a_tunnel_has_its_mark_and_leaves_the_other_bits_alone() -> None:
     assert chain(render(make_plan(parse(SITE))), "flow_br1") == [
-        "ct mark set ct mark and 0xff00ffff or 0x00020000",
-        "meta mark set meta mark and 0xff00ffff or 0x00020000",
+        "ct mark set ct mark and 0xffe0ffff or 0x00020000",
+        "meta mark set meta mark and 0xffe0ffff or 0x00020000",
     ]
 
 
 def test_a_class_that_no_tunnel_of_the_lan_takes_is_refused() -> None:
     text = render(make_plan(parse(f'{SITE}matrix = {{ wan4 = ["critical"] }}\n')))
     assert chain(text, "critical")[0] == 'iifname vmap { "lan1" : goto flow_cr1 }'
-    assert chain(text, "bulk") == ['counter name "refused_bulk" drop']
+    assert chain(text, "bulk") == [
+        'fib daddr type unicast fib daddr oifname != { "lan1" } counter name "refused_bulk"'
+    ], "without a mark it gets no further than this host and the LANs"
 
 
 def test_lan_to_wan_is_dropped_before_anything_else() -> None:

@@ -45,7 +45,7 @@ SITE_MISTAKES = [
     ((_WAN6, _WAN6 + "\nhub_port = 65536"), "wan[2].hub_port", "<= 65535"),
     ((_WAN6, _WAN6 + "\nrate_mbit = 0"), "wan[2].rate_mbit", "> 0"),
     ((_WAN6, _WAN6 + "\ntable = 254"), "wan[2].table", "254 is the kernel's"),
-    ((_WAN6, _WAN6 + "\ntable = 112"), "wan[2].table", "among 100-163, which follow from"),
+    ((_WAN6, _WAN6 + "\ntable = 112"), "wan[2].table", "among 100-139, which follow from"),
     ((_WAN6, _WAN6 + '\nfallback = ["wan7"]'), "wan[2].fallback[0]", 'no WAN "wan7"'),
     ((_WAN6, _WAN6 + '\nfallback = ["wan6"]'), "wan[2].fallback[0]", "this WAN itself"),
     ((_WAN6, _WAN6 + '\nfallback = ["wan4", "wan4"]'), "wan[2].fallback[1]", "twice"),
@@ -128,6 +128,7 @@ SITE_MISTAKES = [
     (("[supervisor]", "[supervisor]\ntable_base = 10"), "supervisor.table_base", ">= 11"),
     (("[supervisor]", "[supervisor]\nmark_mask = 0x00ff00ff"), "supervisor.mark_mask", "not one run"),
     (("[supervisor]", "[supervisor]\nmark_mask = 0x00070000"), "supervisor.mark_mask", "fewer than five bits"),
+    (("[supervisor]", "[supervisor]\nmark_mask = 0x003f0000"), "supervisor.mark_mask", "room for 1 LANs, not for 3"),
     (("[supervisor]", "[supervisor]\ncpus = [1, 1]"), "supervisor.cpus", "twice"),
     (("[supervisor]", '[supervisor]\nstate_directory = "x"'), "supervisor.state_directory", "absolute"),
     (("[supervisor]", '[supervisor]\non_stop = "close"'), "supervisor.on_stop", 'did you mean "closed"?'),
@@ -228,7 +229,7 @@ def test_vlans_on_each_other() -> None:
 
 
 def test_edges_that_are_good() -> None:
-    for base in (11, 199, 266):  # no table of 253, 254, 255 among base - 10 to base + 53
+    for base in (11, 199, 266):  # no table of 253, 254, 255 among base - 10 to base + 29
         assert problems_of(changed(SITE, ("[supervisor]", f"[supervisor]\ntable_base = {base}"))) == []
     for address in ('["0.0.0.0", "::"]', '["::", "0.0.0.0"]', '"192.0.2.1"'):
         assert problems_of(changed(HUB, (_MT5, f"{_MT5}\naddress = {address}"))) == []

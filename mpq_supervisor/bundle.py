@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,19 +23,21 @@ import msgspec
 from mpq_supervisor import __version__
 from mpq_supervisor.config import ConfigError, accept, read
 from mpq_supervisor.ctl import ask
-from mpq_supervisor.files import read_regular, write_atomically
+from mpq_supervisor.files import read_regular, reading_as, write_atomically
 from mpq_supervisor.plan import make_plan
 from mpq_supervisor.portal_process import history_directory
 from mpq_supervisor.requests import SOCKET_NAME, Request, Verb
 from mpq_supervisor.schema import Supervisor
-from mpq_supervisor.scrub import pieces, scrub, secret_files
+from mpq_supervisor.scrub import pieces, scrub, secret_addresses, secret_files
 
 MAX_PART = 4 << 20
 """Characters of one part; the end of it is what counts."""
 TIMEOUT = 15.0
 SPANS = {"hour": (3600, 3600), "day": (86_400, 1000)}
 """Of the history: seconds, and in how many points at most; events go back a week."""
+MAX_SERIES = 200
 _EVENTS = 1000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _COMMANDS = {
     "kernel/links": "ip -s -d link",
     "kernel/addresses": "ip address",
@@ -66,7 +69,8 @@ def add_arguments(parser: ArgumentParser, config: Path) -> None:
 def main(options: Namespace) -> int:
     """Writes the bundle and says what is in it. Returns 0, or 1 where FILE cannot be written."""
     parts = collect(options.config, options.runtime_dir)
-    data = pack(parts, options.file.name.removesuffix(".gz").removesuffix(".tar"), time.time())
+    directory = options.file.name.removesuffix(".gz").removesuffix(".tar").strip(".") or "bundle"
+    data = pack(parts, directory, time.time())
     try:
         write_atomically(options.file, data, 0o600)
     except OSError as error:
@@ -125,18 +129,11 @@ def _try(part: Callable[[], str]) -> str:
 def _read(path: Path) -> str:
     """A configuration, as whom its directory belongs to: who has taken over that user may have put a link there to
     what only root may read, and this goes to somebody far away."""
-    owner, groups = path.parent.stat(), os.getgroups()
+    owner = path.parent.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return read(path)
-    os.setgroups([])
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
-    try:
+    with reading_as(owner.st_uid, owner.st_gid):
         return read(path)
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 def _problems(text: str) -> str:
@@ -172,9 +169,10 @@ def _history(text: str) -> Iterator[tuple[str, str]]:
         history = History(history_directory(make_plan(accept(text))))
         events = history.events(now - 7 * 86_400, now + 1, _EVENTS)
         yield "history/events.json", msgspec.json.format(msgspec.json.encode(events)).decode()
-        for name in history.names():
+        for number, name in enumerate(history.names()[:MAX_SERIES]):
+            file = name if _NAME.fullmatch(name) else f"series {number}"  # who has the file may have written any name
             for span, (seconds, points) in SPANS.items():
-                yield f"history/{name}-{span}.csv", table(history.series(name, now - seconds, now + 1, points, now))
+                yield f"history/{file}-{span}.csv", table(history.series(name, now - seconds, now + 1, points, now))
     except (sqlite3.Error, ConfigError, OSError) as error:
         yield "history/problem", f"cannot be had: {error}\n"
 
@@ -204,7 +202,7 @@ def _state_directory(text: str) -> Path:
 
 def _known(text: str, state: Path) -> set[str]:
     """What is in the files that hold secrets, line by line."""
-    found: set[str] = set()
+    found = set(secret_addresses(text))
     for name in (*secret_files(text), str(state / "reset.key")):
         try:
             content = read_regular(Path(name))

@@ -21,7 +21,7 @@ from mpq_worker.contract import ExitCode, TrafficClass
 def main(path: Path) -> int:
     """Prints `FILE: path: text` for each problem and returns 78, or a summary and 0."""
     try:
-        plan = make_plan(accept(read(path), kept=True))
+        plan = make_plan(accept(read(path), whole=True))
     except ConfigError as error:
         for problem in error.problems:
             print(f"{path}: {problem}")

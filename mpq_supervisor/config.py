@@ -13,6 +13,7 @@ from typing import Any
 from mpq_supervisor.credentials import check_host, check_state
 from mpq_supervisor.decode import Problem, decode, nearest, unread_fields
 from mpq_supervisor.files import read_regular
+from mpq_supervisor.portal_files import check_portal
 from mpq_supervisor.schema import Config, HubConfig, SiteConfig
 from mpq_supervisor.validate import validate
 
@@ -46,13 +47,16 @@ def read(path: Path) -> str:
         raise ConfigError([Problem(f"byte {error.start}", "not UTF-8")]) from error
 
 
-def accept(text: str, *, kept: bool = False) -> Config:
-    """The configuration in a TOML text, good to run on this host, and if `kept`, also to keep there what is to
-    outlive a boot: a disk that has become read-only must not end tunnels. Raises ConfigError with every problem."""
+def accept(text: str, *, whole: bool = False) -> Config:
+    """The configuration in a TOML text, good to run tunnels on this host. If it is to run `whole`, also to keep there
+    what is to outlive a boot, and for the portal: neither a disk that has become read-only nor a file that the portal
+    lacks must end tunnels. Raises ConfigError with every problem."""
     config, problems = _examine(text)
     if config is not None:
-        problems += check_host(config, unread_fields(problems))
-        problems += check_state(config.supervisor) if kept else []
+        unread = unread_fields(problems)
+        problems += check_host(config, unread)
+        problems += check_state(config.supervisor) if whole else []
+        problems += check_portal(config.portal, unread) if whole and config.portal is not None else []
     return _accept(config, problems)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import socket
 import sys
 import time
@@ -14,6 +15,7 @@ import msgspec
 from mpq_supervisor.config import ConfigError, read
 from mpq_supervisor.lifecycle import State
 from mpq_supervisor.portal.alarm_models import NewSilence
+from mpq_supervisor.printable import printable
 from mpq_supervisor.requests import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
 from mpq_supervisor.table import alarm_table, host_table, rule_table, worker_page
 
@@ -29,7 +31,9 @@ def main(args: list[str], program: str = "mpq-supervisor ctl") -> int:
         return int(end.code or 0)
     verb: Verb = "status" if options.command == "show" else options.command
     wait = getattr(options, "wait", 0.0)
-    names = tuple(name.encode(errors="replace").decode() for name in getattr(options, "names", ()))
+    names = tuple(getattr(options, "names", ()))
+    if strange := [name for name in names if not re.fullmatch(r"[!-~]{1,128}", name)]:
+        return _complain(f'"{strange[0]}" is no name', Code.UNKNOWN)
     seconds = getattr(options, "confirm_within", 0.0)
     try:
         text = _text(options)
@@ -41,6 +45,8 @@ def main(args: list[str], program: str = "mpq-supervisor ctl") -> int:
     )  # fmt: skip
     try:
         response = ask(options.runtime_dir / SOCKET_NAME, request)
+    except UnicodeEncodeError as error:
+        return _complain(f"cannot be asked for: {error}", Code.USAGE)
     except PermissionError:
         return _complain(f"you may not use {options.runtime_dir / SOCKET_NAME}", Code.REFUSED)
     except OSError as error:
@@ -166,7 +172,7 @@ def _silence(options: argparse.Namespace) -> NewSilence | None:
 def _print(command: str, response: Response) -> None:
     out = sys.stdout if response.code in (Code.OK, Code.DIFFERENT) else sys.stderr
     for line in response.lines:
-        print(line, file=out)
+        print(printable(line), file=out)
     if response.rules:
         print(rule_table(response.rules, response.counters))
     if response.alarms is not None:
@@ -179,7 +185,7 @@ def _print(command: str, response: Response) -> None:
         print(host_table(response.status))
     else:
         for worker in response.status.workers:
-            print(f"{worker.name}  {worker.state}{f'  {worker.reason}' if worker.reason else ''}")
+            print(printable(f"{worker.name}  {worker.state}{f'  {worker.reason}' if worker.reason else ''}"))
 
 
 def _verdict(response: Response) -> Code:
@@ -189,5 +195,5 @@ def _verdict(response: Response) -> Code:
 
 
 def _complain(text: str, code: Code) -> Code:
-    print(f"mpq-supervisor ctl: {text}", file=sys.stderr)
+    print(f"mpq-supervisor ctl: {printable(text)}", file=sys.stderr)
     return code

@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
+from mpq_supervisor.printable import printable
 from mpq_supervisor.schema import (
     Address,
     InterfaceAddress,
@@ -49,7 +50,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.text}" if self.path else self.text
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)  # it may quote what is in the file
+        return printable(text)  # it may quote what is in the file
 
 
 def decode(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
@@ -172,6 +173,13 @@ def _one_of(options: Iterable[str], value: Any) -> str:
     return str(value)
 
 
+def _token_hash(value: Any) -> str:
+    """Does not quote what is none: it may be the token itself."""
+    if not isinstance(value, str) or not _TOKEN_HASH.fullmatch(value):
+        raise ValueError("is no hash of a token; `mpq-supervisor token` makes them")
+    return value
+
+
 def _matching(pattern: re.Pattern[str], rule: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         text = str(_expect(str, value))
@@ -244,7 +252,7 @@ _PARSERS: dict[Any, Callable[[Any], Any]] = {
     InterfaceName: _interface,
     Name: _matching(_NAME, "is no name (up to 32 letters, digits, - and _)"),
     SiteName: _matching(_SITE_NAME, "is no name (up to 63 letters, digits, - _ and .)"),
-    TokenHash: _matching(_TOKEN_HASH, "is no hash of a token; `mpq-supervisor token` makes them"),
+    TokenHash: _token_hash,
     PortRange: _ports,
     Ports: _or_set(_ports),
     Prefixes: _or_set(_prefix),

@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 MAX_SIZE = 4 << 20
@@ -21,6 +23,21 @@ def read_regular(path: Path) -> bytes:
     if len(data) > MAX_SIZE:
         raise OSError(errno.EFBIG, f"longer than {MAX_SIZE >> 20} MiB", str(path))
     return data
+
+
+@contextmanager
+def reading_as(uid: int, gid: int, groups: Sequence[int] = ()) -> Iterator[None]:
+    """For root: files are opened as somebody else may open them. Raises OSError."""
+    before = os.getgroups()
+    os.setgroups(groups)
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(before)
 
 
 def write_atomically(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:

@@ -14,8 +14,10 @@ from mpq_supervisor.config import ConfigError, load
 from mpq_supervisor.decode import nearest
 from mpq_supervisor.plan import make_plan
 from mpq_supervisor.portal.history.draw import chart, document, table
+from mpq_supervisor.portal.history.layout import DAY, KEEP_DAYS
 from mpq_supervisor.portal.history.query import History
 from mpq_supervisor.portal_process import history_directory
+from mpq_supervisor.printable import printable
 from mpq_worker.contract import ExitCode
 
 MARGIN = 14
@@ -62,13 +64,16 @@ def main(options: argparse.Namespace) -> int:
 
 
 def duration(text: str) -> int:
-    """Seconds of `90s`, `30m`, `2h` or `7d`. Raises ValueError."""
+    """Seconds of `90s`, `30m`, `2h` or `7d`; argparse says what is wrong with others."""
     match = re.fullmatch(r"([1-9]\d{0,6})([smhd])", text)
     if match is None:
-        raise ValueError(text)
-    return int(match[1]) * _UNITS[match[2]]
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 30m, 2h or 7d")
+    seconds = int(match[1]) * _UNITS[match[2]]
+    if seconds > KEEP_DAYS * DAY:
+        raise argparse.ArgumentTypeError(f"{text} is longer than the {KEEP_DAYS}d that are kept")
+    return seconds
 
 
 def _complain(text: str, code: int) -> int:
-    print(f"mpq-supervisor history: {text}", file=sys.stderr)
+    print(f"mpq-supervisor history: {printable(text)}", file=sys.stderr)
     return code

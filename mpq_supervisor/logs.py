@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from mpq_supervisor.events import MESSAGE_ID, Marks
 from mpq_supervisor.journald import Journal
+from mpq_supervisor.printable import printable
 from mpq_supervisor.throttle import Throttle
 
 BURST = 200.0
@@ -21,6 +22,14 @@ PER_SECOND = 20.0
 """Lines of one kind; what a whole hub says when all of it restarts is within them."""
 IDENTIFIER = "mpq-supervisor"
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+class Record(logging.LogRecord):
+    """A line that stays one, whatever the names and reasons in it are made of: many come from others."""
+
+    def getMessage(self) -> str:
+        """The text, printable."""
+        return printable(super().getMessage())
 
 
 class PrefixFormatter(logging.Formatter):
@@ -98,6 +107,7 @@ def set_up(environment: Mapping[str, str] = os.environ) -> None:
         target = JournalHandler(Journal(), text)
     else:
         text.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.setLogRecordFactory(Record)
     logging.basicConfig(level=logging.INFO, handlers=[Bounded(target)], force=True)
 
 

@@ -47,6 +47,10 @@ ALARM_VERBS: frozenset[Verb] = frozenset({"alarms", "acknowledge", "silence", "u
 """What the portal is asked for."""
 
 
+Word = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[!-~]*$(?!\n)")]
+"""A name, an address or an alarm: what is none is not even told in the log. (`$` alone lets a line end follow it.)"""
+
+
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`names` as `plan.select` takes them, none meaning all; `wait` is how many seconds to wait for UP; `by` is
     for the log: whom the portal asks for.
@@ -58,9 +62,9 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     command: Verb
-    names: tuple[str, ...] = ()
+    names: tuple[Word, ...] = ()
     wait: float = 0.0
-    by: str = ""
+    by: Word = ""
     dscp: int = 0
     text: str = ""
     confirm: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mpq_supervisor.classify import RuleCount
 from mpq_supervisor.portal.alarm_models import AlarmList
+from mpq_supervisor.printable import printable
 from mpq_supervisor.status import HostStatus, WorkerStatus
 
 _UNKNOWN = "-"
@@ -75,7 +76,7 @@ def worker_page(worker: WorkerStatus) -> str:
         ("loop lag", f"{worker.loop_lag * 1e3:.1f} ms"),
     ]
     width = max(len(key) for key, _ in pairs)
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in pairs)
+    return "\n".join(f"{key:<{width}}  {printable(value)}" for key, value in pairs)
 
 
 def rule_table(rules: Iterable[RuleCount], counters: Mapping[str, int]) -> str:
@@ -142,7 +143,7 @@ def _sites(host: HostStatus) -> list[str]:
 
 
 def _aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    table = [head, *rows]
+    table = [head, *([printable(cell) for cell in row] for row in rows)]  # reasons are others' words
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 

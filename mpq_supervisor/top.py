@@ -16,6 +16,7 @@ from rich.text import Text
 from mpq_supervisor.ctl import ask
 from mpq_supervisor.life import SERVING, State
 from mpq_supervisor.portal.alarm_models import Alarm
+from mpq_supervisor.printable import printable
 from mpq_supervisor.requests import SOCKET_NAME, Code, Request
 from mpq_supervisor.status import HostStatus, WorkerStatus
 from mpq_supervisor.table import duration
@@ -76,7 +77,7 @@ def screen(host: HostStatus, alarms: tuple[Alarm, ...], height: int | None = Non
         lines.append(Text(f"and {len(host.workers) - len(workers)} more", "dim"))
     wrong = [f"{w.name}: {w.reason}" for w in host.workers if w.state not in SERVING and w.reason]
     if told := [*(f"{alarm.severity}: {alarm.id}" for alarm in alarms), *wrong]:
-        lines += [Text(""), Text("; ".join(told), "bold red", no_wrap=True, overflow="ellipsis")]
+        lines += [Text(""), Text(printable("; ".join(told)), "bold red", no_wrap=True, overflow="ellipsis")]
     return Group(*lines)
 
 

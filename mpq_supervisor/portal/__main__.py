@@ -1,6 +1,6 @@
 """The portal's process: `python -m mpq_supervisor.portal FEED ORDERS`, two descriptors that the supervisor left it.
 
-Setup ─▶ own group, directory of the history, TLS key ─▶ own uid, no capability ─▶ only then the web framework
+Setup ─▶ TLS key ─▶ own group, directory of the history ─▶ own uid, no capability ─▶ only then the web framework
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import select
 import socket
-import ssl
 import sys
 from pathlib import Path
 
 from mpq_supervisor import logs
-from mpq_supervisor.files import read_regular
 from mpq_supervisor.portal import privileges
 from mpq_supervisor.portal.messages import Message, Setup
+from mpq_supervisor.portal_files import Unusable, tls_context, webhook_secret
 from mpq_worker.channel import Channel, ChannelClosed, ChannelFault
 from mpq_worker.contract import ExitCode
 from mpq_worker.errors import HostFault
@@ -32,14 +31,15 @@ def main(argv: list[str]) -> int:
     orders = socket.socket(fileno=int(argv[1]))
     try:
         setup = _read_setup(feed)
+        tls = tls_context(setup.certificate, setup.key) if setup.certificate else None
+        secret = _secret(setup)
         privileges.own_group(setup.uid)
         _make_directory(Path(setup.directory))
-        tls, secret = _tls(setup), _secret(setup)
         privileges.drop(setup.uid)
     except ChannelClosed:
         return ExitCode.OK
-    except _Unusable as error:
-        log.error("portal: %s", error)
+    except Unusable as error:
+        log.error("portal: %s: %s", error.field, error)
         return ExitCode.CONFIG
     except (HostFault, OSError) as error:
         log.error("portal: %s", error)
@@ -54,10 +54,6 @@ def main(argv: list[str]) -> int:
         log.error("portal: %s", error)
         return ExitCode.UNAVAILABLE
     return ExitCode.OK
-
-
-class _Unusable(Exception):
-    pass
 
 
 def _read_setup(feed: Channel[Message]) -> Setup:
@@ -79,25 +75,8 @@ def _make_directory(path: Path) -> None:
         log.error("portal: %s: %s", path, error.strerror)
 
 
-def _tls(setup: Setup) -> ssl.SSLContext | None:
-    if not setup.certificate:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(setup.certificate, setup.key)
-    except (OSError, ssl.SSLError) as error:
-        raise _Unusable(f"{setup.certificate}, {setup.key}: {error}") from error
-    return context
-
-
 def _secret(setup: Setup) -> bytes:
-    if setup.webhook is None:
-        return b""
-    try:
-        return read_regular(Path(setup.webhook.secret_file)).strip()
-    except OSError as error:
-        raise _Unusable(f"{setup.webhook.secret_file}: {error.strerror}") from error
+    return b"" if setup.webhook is None else webhook_secret(setup.webhook.secret_file)
 
 
 if __name__ == "__main__":

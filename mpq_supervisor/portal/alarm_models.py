@@ -8,8 +8,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
-"""What goes into the audit log must not look like two lines of it."""
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$(?!\n)"
+"""What goes into the audit log must not look like two lines of it; `$` alone lets a line end follow."""
+_NAME = r"^[A-Za-z0-9_.-]*$(?!\n)"
 
 
 class Alarm(msgspec.Struct, frozen=True):
@@ -67,6 +68,6 @@ class NewSilence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Empty `rule` or `subject` means any."""
 
     minutes: Annotated[int, Meta(ge=1, le=44_640)]
-    rule: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
-    subject: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    rule: Annotated[str, Meta(max_length=64, pattern=_NAME)] = ""
+    subject: Annotated[str, Meta(max_length=64, pattern=_NAME)] = ""
     reason: Annotated[str, Meta(max_length=200, pattern=_ONE_LINE)] = ""

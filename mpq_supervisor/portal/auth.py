@@ -1,5 +1,7 @@
 """Who may do what: bearer tokens, known by their hashes only, and a pause for whoever guesses. Pure.
 
+Guesses are counted by `source_of` an address: whoever has an IPv6 address has 2^64 of them.
+
 A token is 256 random bits, so its hash needs no salt and no work factor (NIST SP 800-63B section 5.1.1.2 is about
 secrets that people choose). The pause keeps the log and the CPU from guessers; a token that this client has used
 well before passes meanwhile, so that nobody can lock his neighbours out.
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import IntEnum
 from hashlib import sha256
+from ipaddress import IPv6Address, IPv6Network
 
 import msgspec
 
@@ -63,6 +66,7 @@ class Gate:
 
     def admit(self, authorization: str, client: str, now: float, today: date) -> Identity:
         """Whose bearer token an Authorization header holds. `client` is the address it came from; raises Denied."""
+        client = source_of(client)
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Denied("needs a bearer token")
@@ -91,6 +95,17 @@ class Gate:
         if len(self._clients) > MAX_CLIENTS:
             self._clients.popitem(last=False)
         return client
+
+
+def source_of(address: str) -> str:
+    """Whom an address is counted as: itself for IPv4, its /64 for IPv6."""
+    try:
+        found = IPv6Address(address)
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(IPv6Network((found, 64), strict=False))
 
 
 def hash_of(token: str) -> str:

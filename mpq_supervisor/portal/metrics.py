@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from mpq_supervisor.life import SERVING
 from mpq_supervisor.life import State as Life
-from mpq_supervisor.portal.state import Path, State, Tunnel
+from mpq_supervisor.portal.state import Path, Refusal, State, Tunnel
 from mpq_worker.contract import RTT_BOUNDS
 
 Kind: TypeAlias = Literal["gauge", "counter", "histogram", "info"]
@@ -173,6 +173,8 @@ HOST = Scope((), _host, (
     Row("mpq_webhook_lost_alarms_total", "counter",
         "Alarms that were over before the queue of webhooks had room to tell of them.",
         lambda s: s.delivery and s.delivery.lost),
+    Row("mpq_portal_refused_connections_total", "counter", "Connections that the portal ended or did not take.",
+        lambda s: {str(reason): s.refused[reason] for reason in Refusal}, "reason"),
 ))
 TUNNEL = Scope(("tunnel", "wan", "class"), _tunnels, (
     Row("mpq_tunnel_state", "gauge", "1 for the state that the tunnel is in, 0 for the others.", _states, "state"),

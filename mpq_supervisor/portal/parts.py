@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotFoundException
@@ -20,10 +21,15 @@ from mpq_supervisor.portal.journal import Journal
 from mpq_supervisor.portal.orders import Orders
 from mpq_supervisor.portal.state import State, Tunnel
 from mpq_supervisor.portal.watch import Watch
+from mpq_supervisor.printable import printable
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Somebody whom the stream goes to, as long as anything holds it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Parts:
     orders: Orders
     watch: Watch
     bell: Bell = field(default_factory=Bell)
-    streams: set[object] = field(default_factory=set)  # those who listen
+    streams: WeakSet[Listener] = field(default_factory=WeakSet)  # those who listen
 
     def tunnel(self, name: str) -> Tunnel:
         """The tunnel of that name; 404 where there is none."""
@@ -49,7 +55,7 @@ class Parts:
 
     def audit(self, who: Identity, what: str, before: str, after: str, tunnel: Tunnel | None = None) -> None:
         """Writes down who changed what: into the log and the history."""
-        text = f"{who.name} ({who.role.name.lower()}): {what}: {before} → {after}"
+        text = printable(f"{who.name} ({who.role.name.lower()}): {what}: {before} → {after}")
         about = ("", "", "")
         if tunnel is not None:
             about = (tunnel.status.name, tunnel.status.wan, tunnel.status.traffic_class)

@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,8 @@ import uvicorn
 from mpq_supervisor.portal import console
 from mpq_supervisor.portal.app import make_app
 from mpq_supervisor.portal.auth import Gate
+from mpq_supervisor.portal.connection import Connection
+from mpq_supervisor.portal.door import Door
 from mpq_supervisor.portal.exposition import Exposition
 from mpq_supervisor.portal.history.query import History
 from mpq_supervisor.portal.history.recorder import Recorder
@@ -29,7 +32,6 @@ from mpq_supervisor.requests import Request
 from mpq_worker.channel import Channel, ChannelClosed
 
 READ_BUDGET = 256
-MAX_CONNECTIONS = 500
 EARLY = 0.01
 """Seconds by which a loop may wake too soon; uvloop does by a millisecond."""
 
@@ -65,37 +67,42 @@ class Service:
         config = uvicorn.Config(
             make_app(self._parts),
             lifespan="off",
+            ws="none",
             log_config=None,
-            log_level=logging.WARNING,
+            log_level=logging.ERROR,  # what strangers send is counted, not told
             access_log=False,
             server_header=False,
             proxy_headers=False,  # who asks is who is locked out, whatever a header says
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
         config.load()
-        config.ssl = tls
+        self._config, self._tls = config, tls
         self._server = uvicorn.Server(config)
         self._answers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Until the supervisor ends the feed, or SIGTERM. Raises OSError when an address cannot be had."""
         listen = self._state.setup.listen
-        sockets = [_listener(*address) for address in listen]
+        door = Door(listen, self._tls, self._connection, self._state.refused)
         loop = asyncio.get_running_loop()
         loop.add_reader(self._feed.fileno(), self._receive)
         for address, port in listen:
             log.info("portal: listening on %s port %d", address, port)
+        door.open()
         self._recorder.start()
         tasks = [loop.create_task(self._every_second())]
         if (webhook := self._parts.watch.webhook) is not None:
             tasks.append(loop.create_task(webhook.run()))
         try:
-            await self._server.serve(sockets=sockets)
+            await self._server.serve(sockets=[])
         finally:
+            door.close()
             for task in tasks:
                 task.cancel()
             self._recorder.close()
+
+    def _connection(self, leave: Callable[[], None]) -> Connection:
+        return Connection(self._config, self._server.server_state, self._state.refused, leave)
 
     async def _every_second(self) -> None:
         while True:
@@ -106,6 +113,9 @@ class Service:
             rows = self._sampler.rows(self._state, now)
             self._recorder.put(Batch(int(wall), rows, self._parts.journal.take()))
             self._state.history_bytes, self._state.history_lost = self._recorder.bytes, self._recorder.lost
+            if self._parts.orders.ended and not self._server.should_exit:  # the next portal can ask again
+                log.warning("portal: the supervisor takes no orders: %s", self._parts.orders.ended)
+                self._server.should_exit = True
 
     def _receive(self) -> None:
         try:
@@ -140,14 +150,3 @@ def until_next_look(wall: float) -> float:
     """Seconds until just after the middle of the next second of the wall clock, so that none is recorded twice or
     missed: who wakes before the middle would come again at once."""
     return 1 - (wall - 0.5) % 1 + EARLY
-
-
-def _listener(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.bind((address, port))
-    sock.setblocking(False)
-    return sock

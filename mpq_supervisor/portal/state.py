@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
+from enum import StrEnum
 from itertools import islice
 
 import msgspec
@@ -15,6 +16,16 @@ from mpq_worker.contract import PathStats
 MAX_LINES = 5000
 FRESH = 5.0
 """Seconds after which what was heard of a worker last says nothing of how it is."""
+
+
+class Refusal(StrEnum):
+    """Why the portal ended a client's connection, or did not take it."""
+
+    FULL = "full"  # there are as many as it takes
+    SOURCE = "source"  # as many as it takes from one source
+    HANDSHAKE = "handshake"  # no TLS, or not in time
+    SLOW = "slow"  # no whole request in time
+    REQUEST = "request"  # no HTTP, or too much of it
 
 
 class Total:
@@ -125,6 +136,7 @@ class State:
         self.heard = 0.0
         self.history_bytes = self.history_lost = 0
         self.delivery: Delivery | None = None
+        self.refused: Counter[Refusal] = Counter()
         self._lines: deque[Line] = deque(maxlen=MAX_LINES)
 
     def take(self, message: Message, now: float) -> None:

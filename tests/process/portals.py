@@ -79,6 +79,7 @@ class Portals:
         self.patched: list[tuple[str, dict[str, Value]]] = []
         self.refusal: ChangeRefused | None = None
         self.trusted: ssl.SSLContext | None = None
+        self.source = "127.0.0.1"
         inquiry = Inquiry(self.feed.ask)
         self.control = Control(self.rig.fleet, cast(Configuration, configuration), self.rig.network, inquiry)
         LOG.addHandler(self.feed)
@@ -153,7 +154,7 @@ class Portals:
     def connect(self) -> http.client.HTTPConnection:
         """To the portal, by TLS where it has a certificate."""
         if self.trusted is None:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10, source_address=(self.source, 0))
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=self.trusted)
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:

@@ -16,6 +16,8 @@ import pytest
 from mpq_supervisor import bundle
 from mpq_supervisor.__main__ import main
 from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.portal.history.samples import Batch, Row
+from mpq_supervisor.portal.history.store import Store
 from mpq_supervisor.scrub import pieces
 from tests.process.conftest import SITE
 from tests.process.portals import Portals
@@ -30,7 +32,7 @@ name = "ann"
 role = "admin"
 hash = "sha256:{hash}"
 [portal.webhook]
-url = "https://hooks.example.net/T0/B1/very-secret"
+url = "https://hooks.example.net/T0/B1/very-secret?key=open-sesame"
 secret_file = "{secret}"
 [supervisor]
 state_directory = "{state}"
@@ -65,10 +67,12 @@ def test_no_secret_is_inside(
     tmp_path: Path, config: Path, pki_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, secret = pki_directory / "ship1.key", tmp_path / "webhook.secret"
-    monkeypatch.setitem(bundle._COMMANDS, "logs/mpq", f"cat {config} {key} {secret}; xxd -p -c 64 {tmp_path}/state/*")
+    said = "echo POST /T0/B1/very-secret failed, key open-sesame"
+    shown = f"{said}; cat {config} {key} {secret}; xxd -p -c 64 {tmp_path}/state/*"
+    monkeypatch.setitem(bundle._COMMANDS, "logs/mpq", shown)
     parts = make(tmp_path / "one.tar.gz", config, tmp_path)
     everything = "\n".join(parts.values())
-    secrets = [*pieces(key.read_text()), "swordfish", HASH, "very-secret", bytes(range(32)).hex()]
+    secrets = [*pieces(key.read_text()), "swordfish", HASH, "very-secret", "sesame", bytes(range(32)).hex()]
     assert len(secrets) > 4
     for one in secrets:
         assert one not in everything, one
@@ -164,6 +168,22 @@ def test_a_link_to_what_only_root_may_read(monkeypatch: pytest.MonkeyPatch) -> N
         assert "of root alone" not in "".join(parts.values())
         assert parts["config/mpq.toml"].startswith("cannot be had: ")
         assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+def test_names_in_the_history_are_no_paths(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has taken over the portal writes the file."""
+    monkeypatch.setattr(bundle, "_COMMANDS", {})
+    directory = tmp_path / "state/portal"
+    directory.mkdir()
+    store = Store(directory, 16)
+    names = ("../../../etc/cron.d/x", "/etc/passwd", "a\nb", "br2")
+    rows = tuple(Row(name, "tunnel", "", "", True, True, None, None, None, None, 0, 0, 0) for name in names)
+    store.add(Batch(1, rows, ()))
+    store.close()
+    parts = make(tmp_path / "names.tar.gz", config, tmp_path)
+    found = {name.removeprefix("names/history/") for name in parts if name.endswith("-day.csv")}
+    assert found == {"series 0-day.csv", "series 1-day.csv", "series 2-day.csv", "br2-day.csv"}
+    assert all(name.startswith("names/") and ".." not in name for name in parts)
 
 
 def test_a_part_is_bounded(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,13 @@ def test_every_command(run: Run, site_plan: HostPlan, tmp_path: Path, capsys: Ca
             assert lines[1].split() == ["voice", "critical", "7", "udp", "port", "5060,10000-20000"]
             assert lines[-1] == "packets: refused_bulk 3"
 
+            for name in ("cr1\n2026-01-01 INFO control: uid 0: stop all", "\x1b[2J", "\udcff", "x" * 129, ""):
+                assert await served.ctl("stop", "cr1", name) == 3
+                (line,) = capsys.readouterr().err.splitlines()
+                assert line.isprintable()
+            assert await served.ctl("silence", "--minutes", "9" * 30) == 2
+            assert await served.ctl("silence", "--reason", "\udcff") == 2
+            assert capsys.readouterr().err.count("cannot be asked for") == 1
             assert await served.ctl("stop", "cr1", "bulc") == 3
             assert capsys.readouterr().err == 'no "bulc" here (did you mean "bulk"?)\n'
             await served.rig.all_in("UP")
@@ -276,7 +283,17 @@ def test_a_request_without_end_is_cut_off(run: Run, site_plan: HostPlan, tmp_pat
     run(body())
 
 
-@pytest.mark.parametrize("request_line", [b"\n", b"nonsense\n", b'{"command": "explode"}\n'])
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"\n",
+        b"nonsense\n",
+        b'{"command": "explode"}\n',
+        b'{"command": "stop", "names": ["cr1\\nuid 0: stop"]}\n',
+        b'{"command": "stop", "names": ["cr1\\n"]}\n',
+        b'{"command": "stop", "names": ["cr1"], "by": "\\u001b[2J"}\n',
+    ],
+)
 def test_nonsense_is_answered_and_forgotten(
     run: Run, site_plan: HostPlan, tmp_path: Path, request_line: bytes
 ) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import re
+import resource
 import signal
+import socket
 import ssl
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mpq_supervisor import pki, portal_process
 from mpq_supervisor.plan import HostPlan
+from mpq_supervisor.portal.door import MAX_FROM_ONE
 from tests.process.portals import EXPIRED, Portals
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
@@ -108,6 +113,31 @@ def test_only_tokens_open(run: Run, site_plan: HostPlan, tmp_path: Path) -> None
             assert (await portals.get("/metrics")).status == 200  # used well before
             assert (await portals.get("/metrics", "operator")).status == 429
             assert (await portals.get("/metrics", "operator", X_Forwarded_For="10.9.8.7")).status == 429
+
+    run(body())
+
+
+def test_a_thousand_idle_connections_shut_nobody_out(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (4096, before[1]))
+            with ExitStack() as idle:
+                idle.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+                for _ in range(1000):
+                    sock = idle.enter_context(socket.socket())
+                    sock.setblocking(False)
+                    with suppress(BlockingIOError):
+                        sock.connect(("127.0.0.1", portals.port))
+                portals.source = "127.0.0.2"
+                async with asyncio.timeout(10):
+                    while True:
+                        page = (await portals.get("/metrics")).body.decode()
+                        found = re.search(r'refused_connections_total\{reason="source"\} (\S+)', page)
+                        if found and float(found[1]) >= 1000 - MAX_FROM_ONE:
+                            break
+            assert portals.portal.pid is not None
+            assert portals.rig.fleet.summary() == "6 UP"
 
     run(body())
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 from types import SimpleNamespace
 from typing import Any, cast
+from weakref import WeakSet
 
 import pytest
+from litestar.exceptions import TooManyRequestsException
 from litestar.testing import TestClient
 
+from mpq_supervisor.portal.api import stream
 from mpq_supervisor.portal.app import make_app
 from mpq_supervisor.portal.auth import Identity, Role
 from mpq_supervisor.portal.parts import Parts
+
+
+def test_who_listens_is_counted_before_his_answer_begins() -> None:
+    parts = SimpleNamespace(streams=WeakSet())
+    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(parts=parts)))
+    answers = [asyncio.run(stream.stream.fn(request)) for _ in range(stream.MAX_STREAMS)]
+    with pytest.raises(TooManyRequestsException):
+        asyncio.run(stream.stream.fn(request))
+    answers.clear()  # whoever left before it began
+    gc.collect()
+    assert not parts.streams
 
 
 @pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # of what goes with Litestar 3

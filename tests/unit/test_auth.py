@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from mpq_supervisor.portal.auth import MAX_CLIENTS, TRIES, WINDOW, Denied, Gate, Identity, Role, hash_of
+from mpq_supervisor.portal.auth import MAX_CLIENTS, TRIES, WINDOW, Denied, Gate, Identity, Role, hash_of, source_of
 from mpq_supervisor.schema import Token
 
 TODAY = date(2026, 6, 1)
@@ -48,6 +48,28 @@ def test_guessing_brings_a_pause_for_that_client_only() -> None:
     assert denied(gate, "good", now=TRIES).locked == pytest.approx(WINDOW - 1)
     assert gate.admit("Bearer good", "another", TRIES, TODAY).name == "ann"
     assert gate.admit("Bearer good", "c", TRIES - 1 + WINDOW, TODAY).name == "ann"
+
+
+def test_all_addresses_of_an_ipv6_customer_are_one_guesser() -> None:
+    gate = Gate(TOKENS)
+    for n in range(TRIES):
+        denied(gate, f"guess{n}", client=f"2001:db8:1:2::{n:x}")
+    assert denied(gate, "good", client="2001:db8:1:2:ffff::1").locked > 0
+    assert gate.admit("Bearer good", "2001:db8:1:3::1", 0.0, TODAY).name == "ann"
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:0:1::2", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_whom_an_address_counts_as(address: str, source: str) -> None:
+    assert source_of(address) == source
 
 
 def test_what_was_used_well_before_passes_the_pause() -> None:

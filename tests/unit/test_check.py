@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
-from mpq_supervisor import __version__, pki
+from mpq_supervisor import __version__, pki, portal_files
 from mpq_supervisor.__main__ import main
 from mpq_supervisor.check import summary
 from mpq_supervisor.config import load
@@ -75,6 +83,70 @@ def test_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert problem(tmp_path / "there") == "there: the file system is read-only"
     path.write_text(path.read_text().replace("number = 99 ", "number = 0 "))
     assert load(path), "what runs does not end for it"
+
+
+PORTAL = """
+[portal]
+certificate = "DIR/CERTIFICATE"
+key = "DIR/KEY"
+[portal.webhook]
+url = "https://hooks.example.net/"
+secret_file = "DIR/SECRET"
+"""
+
+
+def test_what_the_portal_cannot_start_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each by its field; tunnels run without a portal, so it is `check` that says so."""
+    path = _site(tmp_path)
+    text = path.read_text() + PORTAL.replace("DIR", str(tmp_path))
+    authority = pki.issue_authority()
+    for stem in ("a", "b"):
+        pki.save(pki.issue_hub(authority, "portal.test"), tmp_path, stem)
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    for name, protection in (("rsa.key", NoEncryption()), ("locked.key", BestAvailableEncryption(b"sesame"))):
+        (tmp_path / name).write_bytes(rsa_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
+    (tmp_path / "secret").write_text("swordfish\n")
+    (tmp_path / "blank").write_text("\n")
+    (tmp_path / "nothing").touch()
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+
+    def problems(certificate: str, key: str, secret: str = "secret") -> list[str]:
+        names = {"CERTIFICATE": certificate, "KEY": key, "SECRET": secret}
+        path.write_text(re.sub("CERTIFICATE|KEY|SECRET", lambda found: names[found[0]], text))
+        code = main(["check", str(path)])
+        found = [line.replace(str(tmp_path), "DIR") for line in capsys.readouterr().out.splitlines()]
+        assert code == (0 if found[0] == "DIR/mpq.toml: good" else 78)
+        assert load(path), "what runs does not end for it"
+        return [] if code == 0 else [line.removeprefix("DIR/mpq.toml: portal.") for line in found]
+
+    assert problems("a.crt", "a.key") == []
+    for other in ("b.key", "rsa.key"):
+        assert problems("a.crt", other) == ["key: is not the key of DIR/a.crt"]
+    assert problems("a.crt", "locked.key") == ["key: DIR/locked.key: no unencrypted private key in PEM"]
+    assert problems("secret", "a.key") == ["certificate: DIR/secret: no certificate in PEM"]
+    assert problems("gone", "nothing", "blank") == [
+        "certificate: DIR/gone: No such file or directory",
+        "key: DIR/nothing: is empty",
+        "webhook.secret_file: DIR/blank: is empty",
+    ]
+    assert problems("directory", "pipe", "directory") == [
+        "certificate: DIR/directory: Is a directory",
+        "key: DIR/pipe: not a regular file",
+        "webhook.secret_file: DIR/directory: Is a directory",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: looks as another user")
+def test_root_looks_at_the_portals_files_as_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(portal_files, "SERVICE_USER", "nobody")
+    path = _site(tmp_path)
+    path.write_text(path.read_text() + PORTAL.replace("DIR/SECRET", "/etc/shadow").replace("DIR/", "/etc/"))
+    assert main(["check", str(path)]) == 78
+    assert "portal.webhook.secret_file: /etc/shadow: Permission denied" in capsys.readouterr().out
+    assert (os.geteuid(), os.getegid()) == (0, 0)
 
 
 def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from mpq_supervisor.__main__ import main
 from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.history import store as store_module
+from mpq_supervisor.portal.history.draw import chart
 from mpq_supervisor.portal.history.layout import DAY, HOUR, LEVELS, MINUTES, SECONDS, TENS
-from mpq_supervisor.portal.history.query import History, resolution
+from mpq_supervisor.portal.history.query import History, Series, resolution
 from mpq_supervisor.portal.history.recorder import Recorder
 from mpq_supervisor.portal.history.samples import Batch, Event, Row, Sampler
 from mpq_supervisor.portal.history.sketch import ACCURACY, Sketch
@@ -105,11 +107,42 @@ def test_gaps_are_gaps(store: Store, tmp_path: Path) -> None:
         (DAY, DAY, 200, "s300", 300),
         (30 * DAY, 30 * DAY, 300, "s300", 8700),
         (400 * DAY, DAY, 300, "s300", 300),
+        (20_000 * DAY, 20_000 * DAY, 100_000, "s300", 300),  # no coarser for years of which there is nothing
+        (3600, 80 * 366 * DAY, 3600, "s1", 1),
     ],
 )
 def test_resolution(ago: int, span: int, points: int, table: str, step: int) -> None:
     level, found = resolution(T - ago, T - ago + span, points, T)
     assert (level.table, found) == (table, step)
+
+
+@pytest.mark.parametrize("name", ["a?mode=rwc", "a#b", "a%41", "a b&c"])
+def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name
+    directory.mkdir()
+    store = Store(directory, 16)
+    store.add(batch(T))
+    assert History(directory).names() == ["cr2"]
+    store.close()
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+
+
+def test_a_time_to_look_back_is_one_that_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, why in (
+        ("9999999d", "longer than the 366d that are kept"),
+        ("1y", "no time such as"),
+        ("0s", "no time"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["history", "br2", "--since", text, "--config", str(tmp_path / "none")])
+        assert why in capsys.readouterr().err
+    assert main(["history", "br2", "--since", "366d", "--config", str(tmp_path / "none")]) == 78
+
+
+def test_what_others_have_said_stays_in_its_line() -> None:
+    event = Event(T, "audit", 20, "ann: \x1b[2Jsilence\n2026-01-01 INFO bob \u202e")
+    (last,) = chart(Series("br2", 1, ()), (event,), T, T + 1).splitlines()[-1:]
+    assert last.endswith("audit       ann: \\x1b[2Jsilence\\n2026-01-01 INFO bob \\u202e")
 
 
 # ---------------------------------------------------------------- what must not be lost

@@ -49,6 +49,15 @@ def test_journal_is_known_by_its_descriptor() -> None:
     os.close(write)
 
 
+def test_a_line_stays_one_whatever_names_are_in_it() -> None:
+    names = "br2\n2026-01-01 INFO control: uid 0: stop all", "\x1b[2J\x9b\u202e"
+    for name, shown in zip(
+        names, (r"br2\n2026-01-01 INFO control: uid 0: stop all", r"\x1b[2J\x9b\u202e"), strict=True
+    ):
+        record = logs.Record("x", logging.INFO, "", 0, "control: uid 1: stop %s", (name,), None)
+        assert logging.Formatter().format(record) == f"control: uid 1: stop {shown}"
+
+
 def test_every_line_of_text_has_its_level() -> None:
     assert PrefixFormatter("%(message)s").format(line("one\ntwo")) == "<4>one\n<4>two"
 

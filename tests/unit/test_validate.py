@@ -360,7 +360,7 @@ def test_webhooks(url: str, problem: str | None) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("sha256:0", "0", "portal.token[0].hash: \"" + "0" * 64 + "\" is no hash of a token"),
+        ("sha256:0", "0", "portal.token[0].hash: is no hash of a token"),  # not what it is: a token, maybe
         ('role = "viewer"', 'role = "root"', "portal.token[0].role: must be one of viewer, operator, admin"),
         ("expires = 2027-12-31", 'expires = "soon"', "portal.token[0].expires: Invalid"),
         ("[portal]", "[[portal.token]]\nname = 'grafana'\nrole = 'admin'\nhash = 'sha256:" + "1" * 64 + "'\n[portal]",

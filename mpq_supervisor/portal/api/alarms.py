@@ -16,8 +16,8 @@ from mpq_supervisor.portal.api.routes import delete, get, post
 from mpq_supervisor.portal.auth import Role
 from mpq_supervisor.portal.parts import parts_of, who_of
 
-Rule = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
-Subject = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+Rule = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)")]
+Subject = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)")]
 
 
 @get("/alarms", tags=["alarms"])

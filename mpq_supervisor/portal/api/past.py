@@ -18,7 +18,7 @@ from mpq_supervisor.portal.history.layout import DAY, HOUR
 from mpq_supervisor.portal.history.query import History, Volume, day_of
 from mpq_supervisor.portal.parts import parts_of
 
-Word = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")]
+Word = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]*$(?!\n)")]
 Seconds = Annotated[int | None, Parameter(ge=0, le=4_102_444_800, description="Unix time, until 2100.")]
 _Answer = TypeVar("_Answer")
 

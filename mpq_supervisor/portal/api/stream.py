@@ -14,7 +14,7 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from mpq_supervisor.portal.api.models import Glance
 from mpq_supervisor.portal.api.routes import get
-from mpq_supervisor.portal.parts import Parts, parts_of
+from mpq_supervisor.portal.parts import Listener, Parts, parts_of
 from mpq_supervisor.portal.state import State
 
 MAX_STREAMS = 50
@@ -32,12 +32,12 @@ async def stream(request: Request[Any, Any, Any]) -> ServerSentEvent:
     parts = parts_of(request)
     if len(parts.streams) >= MAX_STREAMS:
         raise TooManyRequestsException(f"{MAX_STREAMS} others are listening")
-    return ServerSentEvent(_news(parts))
+    me = Listener()
+    parts.streams.add(me)  # now: until the answer begins, others may come
+    return ServerSentEvent(_news(parts, me))
 
 
-async def _news(parts: Parts) -> AsyncIterator[ServerSentEventMessage]:
-    me = object()
-    parts.streams.add(me)
+async def _news(parts: Parts, me: Listener) -> AsyncIterator[ServerSentEventMessage]:
     try:
         seen = parts.journal.number
         while True:

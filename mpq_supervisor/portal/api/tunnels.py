@@ -27,12 +27,12 @@ from mpq_supervisor.portal.auth import Role
 from mpq_supervisor.portal.metrics import samples
 from mpq_supervisor.portal.orders import Unanswered
 from mpq_supervisor.portal.parts import parts_of, who_of
-from mpq_supervisor.requests import Code, Response
+from mpq_supervisor.requests import LOOKING, Code, Response
 from mpq_supervisor.requests import Request as Order
 from mpq_supervisor.status import WorkerStatus
 
 Name = Annotated[
-    str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="As in `tunnels`.")
+    str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$(?!\n)", description="As in `tunnels`.")
 ]
 _LEVELS: dict[Level, int] = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -117,10 +117,16 @@ async def configure(
 
 
 async def _ask(request: Request[Any, Any, Any], order: Order) -> Response:
-    """The supervisor's answer, where it is a good one."""
+    """The supervisor's answer, where it is a good one. Of what may be done though it did not say so, the audit log
+    has that."""
+    parts = parts_of(request)
     try:
-        response = await parts_of(request).orders.ask(order)
+        response = await parts.orders.ask(order)
     except Unanswered as error:
+        if error.sent and order.command not in LOOKING:
+            (name,) = order.names
+            what = ", ".join((f"{order.command} {name}", *order.changes))
+            parts.audit(who_of(request), what, "asked", f"not known: {error}", parts.state.tunnels.get(name))
         raise ServiceUnavailableException(str(error)) from error
     text = "; ".join(response.lines)
     match response.code:

@@ -11,6 +11,7 @@ import msgspec
 
 from mpq_supervisor.portal.history.query import Point, Series
 from mpq_supervisor.portal.history.samples import Event
+from mpq_supervisor.printable import printable
 
 HEIGHT = 4
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -25,7 +26,7 @@ def chart(series: Series, events: Sequence[Event], since: int, until: int) -> st
     for title, unit, scale, value in _QUANTITIES:
         lines += _plot(title, unit, [None if p is None or (v := value(p)) is None else v * scale for p in columns])
     lines += [f"{'':>12} {_clock(since)}{_clock(until):>{max(1, len(columns) - len(_clock(since)))}}"]
-    lines += [f"{_clock(event.t)}  {event.kind:<10}  {event.text}" for event in events]
+    lines += [f"{_clock(event.t)}  {printable(event.kind):<10}  {printable(event.text)}" for event in events]
     return "\n".join(lines)
 
 

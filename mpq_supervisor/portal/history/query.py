@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -116,14 +117,15 @@ class History:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT)) as database:
+        uri = f"file:{quote(bytes(self._path))}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)) as database:
             yield database
 
 
 def resolution(since: int, until: int, points: int, now: int) -> tuple[Level, int]:
     """The coarsest level that gives `points` points, or the finest that reaches back so far; and the step, a
-    multiple of the level's."""
-    span = max(1, until - since)
+    multiple of the level's. What is older than all that is kept, or has yet to come, takes no points."""
+    span = max(1, min(until, now) - max(since, now - LEVELS[-1].keep))
     reaching = [level for level in LEVELS if level.keep >= now - since] or [LEVELS[-1]]
     fitting = [level for level in reaching if span / level.step >= points]
     level = fitting[-1] if fitting else reaching[0]

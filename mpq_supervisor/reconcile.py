@@ -12,7 +12,7 @@ from typing import NamedTuple, ParamSpec
 from mpq_supervisor import shaping
 from mpq_supervisor.desired import Desired
 from mpq_supervisor.netlink import Netlink
-from mpq_supervisor.network import Snapshot
+from mpq_supervisor.network import Route, Snapshot
 from mpq_worker.errors import HostFault
 
 _P = ParamSpec("_P")
@@ -86,7 +86,7 @@ def reconcile(netlink: Netlink, wanted: Callable[[Snapshot], Desired]) -> Outcom
 
     for rule in rules - want.rules:
         attempt(rule, netlink.delete_rule, rule)
-    replaced = {route.key for route in want.routes - routes}
+    replaced = {route.key for route in done if isinstance(route, Route)}
     for route in routes - want.routes:
         if route.key not in replaced:
             attempt(route, netlink.delete_route, route, index.get(route.interface or ""))

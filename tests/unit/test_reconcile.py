@@ -311,6 +311,16 @@ def test_a_length_that_changes_in_the_file_changes_in_the_kernel() -> None:
     assert [(a.text, a.length) for a in there.addresses if a.index == 4] == [("fd00::1", 80)]
 
 
+def test_an_interface_that_got_another_name_keeps_nothing_of_ours() -> None:
+    plan = plan_of('address = ["172.16.1.1/24", "fd00::1/64"]\nprefixes = ["fd00:1::/64"]')
+    there = kernel(plan)
+    settle(there, partial(desired, plan))
+    there.there["lan9"] = msgspec.structs.replace(there.there.pop("lan1"), name="lan9")
+    settle(there, partial(desired, plan))
+    assert not any(route.interface == "lan9" for route in there.own_routes(there.links()))
+    assert not any(a.index == there.there["lan9"].index for a in there.addresses)
+
+
 @pytest.mark.parametrize("change", [{"mtu": 1500}, {"txqueuelen": 7}, {"up": False}, {"tun_families": False}])
 def test_a_tun_that_somebody_has_set_otherwise_is_set_again(change: dict[str, Any]) -> None:
     plan = plan_of("")

@@ -11,7 +11,8 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from mpq_supervisor.config import parse
 from mpq_supervisor.netlink import Netlink
-from mpq_supervisor.netlink_encode import ALIAS, alias_body, vlan_body
+from mpq_supervisor.netlink_decode import decode_link
+from mpq_supervisor.netlink_encode import ALIAS, alias_body, link_body, vlan_body
 from mpq_supervisor.network import Link
 from mpq_supervisor.plan import LanPlan, make_plan
 from mpq_supervisor.vlan import make_vlans, remove_vlans
@@ -134,8 +135,12 @@ def test_a_refusal_is_told() -> None:
     assert make(netlink) == ("VLAN 11 of enp6s20 as enp6s20.11: Operation not supported",)
 
 
+def with_header(body: bytes) -> bytes:
+    return (16 + len(body)).to_bytes(4, "little") + bytes(12) + body
+
+
 def decoded(body: bytes) -> ifinfmsg:
-    message = ifinfmsg((16 + len(body)).to_bytes(4, "little") + bytes(12) + body)
+    message = ifinfmsg(with_header(body))
     message.decode()
     return message
 
@@ -147,3 +152,9 @@ def test_the_messages_say_name_parent_id_and_whose_it_is() -> None:
     info = message.get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_KIND") == "vlan"
     assert info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID") == 11
+
+
+def test_id_and_parent_are_read_back() -> None:
+    found = decode_link(with_header(vlan_body("enp6s20.11", 7, 11)))
+    assert (found.name, found.vlan, found.parent) == ("enp6s20.11", 11, 7)
+    assert decode_link(with_header(link_body(7))).vlan is None

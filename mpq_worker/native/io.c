@@ -131,10 +131,14 @@ void io_may_read(struct io *io, int may_read) {
     set_reading(io);
 }
 
-void io_flush(struct io *io) {
-    datapath_flush(io->dp, clock_now());
+static void arm(struct io *io) {
     set_timer(io);
     set_reading(io);
+}
+
+void io_flush(struct io *io) {
+    datapath_flush(io->dp, clock_now());
+    arm(io);
 }
 
 int io_wake(struct io *io) {
@@ -151,8 +155,11 @@ int io_wake(struct io *io) {
         else if (read(fd, &expirations, sizeof expirations) > 0)
             io->timer_at = 0;
     }
-    io_flush(io);
-    return result < 0 ? result : datapath_asks(io->dp);
+    datapath_flush(io->dp, clock_now());
+    if (result < 0 || datapath_asks(io->dp))
+        return result < 0 ? result : 1;
+    arm(io);
+    return 0;
 }
 
 /* ------------------------------------------------------------------ TUN */

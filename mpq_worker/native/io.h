@@ -51,7 +51,8 @@ void io_use_udp(struct io *io, int fd);
 /* Whether the TUN is ours to read. */
 void io_may_read(struct io *io, int may_read);
 
-/* Call when `poll` is readable. 1 if Python has something to look at, 0 if not; -errno if the TUN is gone. */
+/* Call when `poll` is readable. 1 if Python has something to look at, and then to call `io_flush`: until it has looked, the
+ * timer would be due at once. 0 if not; -errno if the TUN is gone. */
 int io_wake(struct io *io);
 
 /* Sends and writes what is due, then sees to timer and TUN. */

@@ -53,11 +53,13 @@ class Kept(msgspec.Struct, frozen=True):
 class Outbox:
     """Of one receiver. Another one is told what is raised now, and nothing that was meant for the one before.
 
-    `lost` counts alarms of which there was no room to tell before they were over.
+    `lost` counts alarms of which there was no room to tell before they were over, `given_up` the messages that were
+    meant for the receiver before.
     """
 
     def __init__(self, receiver: str, kept: Kept) -> None:
         same = kept.receiver in ("", receiver)
+        self.given_up = 0 if same else len(kept.queue)
         self._receiver = receiver
         self._next_id = kept.next_id
         self._queue = deque(kept.queue if same else ())

@@ -93,6 +93,8 @@ class Service:
         tasks = [loop.create_task(self._every_second())]
         if (webhook := self._parts.watch.webhook) is not None:
             tasks.append(loop.create_task(webhook.run()))
+        for task in tasks:
+            task.add_done_callback(self._fell)
         try:
             await self._server.serve(sockets=[])
         finally:
@@ -144,6 +146,12 @@ class Service:
             await self._parts.orders.ask(Request("answer", numbers=(question.number,), text=text))
         except Unanswered as error:
             log.warning("portal: %s", error)
+
+    def _fell(self, task: asyncio.Task[None]) -> None:
+        """What goes on for ever did not: better another portal than one without its alarms."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("portal: ends for a fault of its own", exc_info=error)
+            self._server.should_exit = True
 
 
 def until_next_look(wall: float) -> float:

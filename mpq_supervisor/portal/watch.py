@@ -50,7 +50,10 @@ class Watch:
         self.webhook: Webhook | None = None
         if setup.webhook is not None:
             receiver = hashlib.sha256(setup.webhook.url.encode()).hexdigest()  # the URL may hold a secret
-            self.webhook = Webhook(setup.webhook.url, secret, Outbox(receiver, saved.outbox), self.save)
+            outbox = Outbox(receiver, saved.outbox)
+            if outbox.given_up:
+                log.warning("webhook: %d messages were for another receiver and are given up", outbox.given_up)
+            self.webhook = Webhook(setup.webhook.url, secret, outbox, self.save)
         self._quotas = any(rule.kind == "quota" for rule in setup.alarms)
         self._volumes: dict[str, int] | None = None
         self._next_volumes = 0.0

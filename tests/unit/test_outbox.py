@@ -136,6 +136,7 @@ def test_another_receiver_is_told_what_is_raised_and_nothing_of_before() -> None
     later.look()
     assert told(later.box) == [("a/cr2", True, "")]
     assert later.box.first.id == 4
+    assert (later.box.given_up, box.again().box.given_up) == (3, 0)
 
 
 def test_a_full_queue_takes_no_half_of_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:

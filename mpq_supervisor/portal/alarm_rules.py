@@ -149,7 +149,7 @@ class Alarms:
         if now - watch.known >= _BLIND:
             watch.since = None
         watch.known = now
-        if raised is not None and rule.kind == "quota" and _month(raised.since) == _month(wall):
+        if raised is not None and rule.kind == "quota" and _month(wall) <= _month(raised.since):
             value = max(value, raised.value)  # what was carried stays so, also where its history is lost
         clear = _EASE * rule.above if rule.clear is None else rule.clear
         if (value > rule.above) if raised is None else (value <= clear):

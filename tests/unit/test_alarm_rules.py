@@ -233,7 +233,9 @@ def test_quota_is_of_the_wan_and_the_month() -> None:
     assert bench.second() == []
     bench.volumes = {}  # a history begun anew
     assert bench.second() == []
-    bench.epoch += 31 * 86_400
+    bench.epoch -= 365 * 86_400  # a host that has lost its clock
+    assert bench.second() == []
+    bench.epoch += (365 + 31) * 86_400
     assert bench.over() == [Over.CLEAR]
 
 

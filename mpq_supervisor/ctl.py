@@ -33,12 +33,12 @@ def main(args: list[str], program: str = "mpq-supervisor ctl") -> int:
     wait = getattr(options, "wait", 0.0)
     names = tuple(getattr(options, "names", ()))
     if strange := [name for name in names if not re.fullmatch(r"[!-~]{1,128}", name)]:
-        return _complain(f'"{strange[0]}" is no name', Code.UNKNOWN)
+        return _complain(program, f'"{strange[0]}" is no name', Code.UNKNOWN)
     seconds = getattr(options, "confirm_within", 0.0)
     try:
         text = _text(options)
     except ConfigError as error:
-        return _complain(f"{options.file}: {error}", Code.FAILED)
+        return _complain(program, f"{options.file}: {error}", Code.FAILED)
     request = Request(
         verb, names, wait, dscp=getattr(options, "dscp", 0), text=text, confirm=seconds,
         numbers=tuple(getattr(options, "numbers", ())), silence=_silence(options),
@@ -46,14 +46,14 @@ def main(args: list[str], program: str = "mpq-supervisor ctl") -> int:
     try:
         response = ask(options.runtime_dir / SOCKET_NAME, request)
     except UnicodeEncodeError as error:
-        return _complain(f"cannot be asked for: {error}", Code.USAGE)
+        return _complain(program, f"cannot be asked for: {error}", Code.USAGE)
     except PermissionError:
-        return _complain(f"you may not use {options.runtime_dir / SOCKET_NAME}", Code.REFUSED)
+        return _complain(program, f"you may not use {options.runtime_dir / SOCKET_NAME}", Code.REFUSED)
     except OSError as error:
         path = options.runtime_dir / SOCKET_NAME
-        return _complain(f"no supervisor at {path}: {error.strerror or error}", Code.UNREACHABLE)
+        return _complain(program, f"no supervisor at {path}: {error.strerror or error}", Code.UNREACHABLE)
     except msgspec.MsgspecError as error:
-        return _complain(f"{options.runtime_dir / SOCKET_NAME}: no answer: {error}", Code.UNREACHABLE)
+        return _complain(program, f"{options.runtime_dir / SOCKET_NAME}: no answer: {error}", Code.UNREACHABLE)
     if options.json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(response), indent=2) + b"\n")
     else:
@@ -127,7 +127,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     unsilence = commands.add_parser("unsilence", help="end silences")
     unsilence.add_argument("numbers", metavar="NUMBER", type=int, nargs="+")
     for command in commands.choices.values():
-        command.add_argument("--runtime-dir", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        # `mpq-supervisor plan` has no other place for it.
+        shown = "default: /run/mpq" if command is plan else argparse.SUPPRESS
+        command.add_argument("--runtime-dir", type=Path, default=argparse.SUPPRESS, help=shown)
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for programs")
     return parser
 
@@ -194,6 +196,6 @@ def _verdict(response: Response) -> Code:
     return Code.OK if all(w.state is State.UP for w in response.status.workers) else Code.FAILED
 
 
-def _complain(text: str, code: Code) -> Code:
-    print(f"mpq-supervisor ctl: {printable(text)}", file=sys.stderr)
+def _complain(program: str, text: str, code: Code) -> Code:
+    print(f"{program}: {printable(text)}", file=sys.stderr)
     return code

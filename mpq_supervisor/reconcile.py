@@ -35,7 +35,6 @@ def reconcile(netlink: Netlink, wanted: Callable[[Snapshot], Desired]) -> Outcom
     """
     there = netlink.snapshot()
     want = wanted(there)
-    index = {name: link.index for name, link in there.links.items()}
     refused: list[str] = []
     done: list[object] = []
     failed: set[object] = set()
@@ -52,9 +51,10 @@ def reconcile(netlink: Netlink, wanted: Callable[[Snapshot], Desired]) -> Outcom
     old = frozenset(a for a in there.assigned if a.interface in tuns) | there.own_addresses
     if gone := old - want.addresses.union(want.lan_addresses):
         for address in gone:
-            attempt(address, netlink.delete_address, address, index[address.interface])
+            attempt(address, netlink.delete_address, address, there.links[address.interface].index)
         there = netlink.snapshot()
         want = wanted(there)
+    index = {name: link.index for name, link in there.links.items()}
 
     rules, routes = netlink.own_rules(), netlink.own_routes(there.links)
     before = len(refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,21 @@ def test_what_somebody_deletes_of_a_vlan_is_back(
     until(lambda: host.ours() == wanted, lambda: host.differences(wanted), host.PATIENCE)
     figure(f"VLAN set again after ip {delete[0]} {delete[1]}", time.monotonic() - begin, "s")
     around.run("lan", ["ping", "-c", "2", "-i", "0.2", "-W", "5", "-I", address, SERVER])
+
+
+def test_another_id_in_the_file_makes_the_interface_anew(around: Surroundings) -> None:
+    vlan, file = plan.OURS[-1], Path("/etc/mpq/mpq.toml")
+    text = file.read_text()
+    made = 0
+    for now in (4000, vlan):
+        file.write_text(text.replace(f"vlan = {vlan}\n", f"vlan = {now}\n"))
+        host.call("mpq-supervisor", "ctl", "reload")
+        assert vlans()[plan.interface(vlan)] == (now, ALIAS)
+        last, made = made, int(Path("/sys/class/net", plan.interface(vlan), "ifindex").read_text())
+        assert made > last
+    address = plan.host_address(vlan)
+    around.run("lan", ["ping", "-c", "2", "-i", "0.2", "-W", "5", "-I", address, SERVER])
+    assert int(Path("/sys/class/net", plan.interface(vlan), "ifindex").read_text()) == made, "once"
 
 
 @pytest.mark.parametrize("vlan", plan.VLANS)

@@ -6,6 +6,7 @@ Exit codes are documented in docs/exit-codes.md.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import select
 import sys
@@ -21,6 +22,8 @@ _NO_READER = 128 + 13
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Whoever reads what it prints may go before the end of it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal's character set has not is shown, too
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(argv)

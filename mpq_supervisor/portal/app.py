@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router, get
 from litestar.datastructures import State as AppState
 from litestar.enums import HttpMethod, ScopeType
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.response import File
-from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from mpq_supervisor import __version__
@@ -25,6 +25,7 @@ from mpq_supervisor.portal.parts import Parts, parts_of
 
 STATIC = Path(__file__).with_name("static")
 MAX_BODY = 512 * 1024
+_FILES = {path.relative_to(STATIC).as_posix(): path for path in STATIC.rglob("*") if path.is_file()}
 _OVERRIDE = b"x-http-method-override"
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -73,7 +74,7 @@ def make_app(parts: Parts) -> ASGIApp:
         ],
     )
     app = Litestar(
-        route_handlers=[api, metrics, page, documentation, create_static_files_router("/static", [STATIC])],
+        route_handlers=[api, metrics, page, documentation, static],
         state=AppState({"parts": parts}),
         request_max_body_size=MAX_BODY,
         openapi_config=OpenAPIConfig(
@@ -102,6 +103,15 @@ async def page() -> File:
 async def documentation() -> File:
     """The API's, for people."""
     return File(STATIC / "docs.html", content_disposition_type="inline", media_type="text/html")
+
+
+@get("/static/{path:path}", include_in_schema=False)
+async def static(path: Path) -> File:
+    """What the pages need: these files, and no other path is looked at."""
+    found = _FILES.get(str(path).lstrip("/"))
+    if found is None:
+        raise NotFoundException
+    return File(found, content_disposition_type="inline", media_type=guess_type(found.name)[0])
 
 
 @get("/metrics", include_in_schema=False, guards=[guard])

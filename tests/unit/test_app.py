@@ -13,10 +13,42 @@ import pytest
 from litestar.exceptions import TooManyRequestsException
 from litestar.testing import TestClient
 
-from mpq_supervisor.portal.api import stream
+from mpq_supervisor.portal.api import stream, system
+from mpq_supervisor.portal.api.models import Text
 from mpq_supervisor.portal.app import make_app
 from mpq_supervisor.portal.auth import Identity, Role
+from mpq_supervisor.portal.exposition import Exposition
 from mpq_supervisor.portal.parts import Parts
+from tests.unit.samples import WORKER, state_with
+
+pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # with Litestar 3
+
+
+def test_only_the_pages_own_files_are_looked_for() -> None:
+    app = make_app(cast(Parts, SimpleNamespace()))
+    with TestClient(cast(Any, app)) as client:
+        answer = client.get("/static/vendor/uplot/uPlot.min.css")
+        assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, "text/css")
+        assert "javascript" in client.get("/static/main.js").headers["content-type"]
+        for path in ("%00", "x" * 5000, "vendor", "", "%2e%2e/app.py", "..%2fapp.py", "/etc/passwd", "a%0ab", "%ff"):
+            answer = client.get(f"/static/{path}")
+            assert (answer.status_code, answer.json()["detail"]) == (404, "Not Found"), path
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=zz", "text/plain;version=1.x;q=no", "\xff;;,", "*/*;="]
+)
+def test_whoever_asks_for_metrics_oddly_gets_some(accept: str) -> None:
+    page, _ = Exposition(state_with(WORKER)).render(accept)
+    assert b"mpq_tunnel_up{" in page
+
+
+def test_one_configuration_at_a_time_is_looked_at() -> None:
+    verdict = system.validate.fn(Text("role = 'site'"))
+    assert not verdict.good
+    with system._looking, pytest.raises(TooManyRequestsException):
+        system.validate.fn(Text(""))
+    assert system.validate.fn(Text("role = 'site'")) == verdict
 
 
 def test_who_listens_is_counted_before_his_answer_begins() -> None:
@@ -30,7 +62,6 @@ def test_who_listens_is_counted_before_his_answer_begins() -> None:
     assert not parts.streams
 
 
-@pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # of what goes with Litestar 3
 def test_a_defect_of_ours_is_in_the_log_and_not_in_the_answer(caplog: pytest.LogCaptureFixture) -> None:
     gate = SimpleNamespace(admit=lambda *_: Identity("ann", Role.VIEWER))
     app = make_app(cast(Parts, SimpleNamespace(gate=gate, state=None)))

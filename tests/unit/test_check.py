@@ -154,6 +154,14 @@ def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == f"{tmp_path}/none: No such file or directory\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
+def test_a_name_that_the_terminal_has_not_is_shown(encoding: str) -> None:
+    command: list[str | bytes] = [sys.executable, "-m", "mpq_supervisor", "check", b"/\xff\xe2\x96\x81"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, check=False)
+    assert (done.returncode, done.stderr) == (78, b"")
+    assert done.stdout.startswith(b"/\\udcff")
+
+
 def test_summary_of_the_others() -> None:
     head, *rows = summary(plan_of(HUB))
     assert head.split() == ["WORKER", "CLASS", "TUN", "PORT", "INNER", "SITES", "UID"]

@@ -25,7 +25,9 @@ REFUSALS = {
     413: ResponseSpec(Problem, description="The body is larger than 512 KiB."),
     409: ResponseSpec(Problem, description="The file is not what runs; it has to be reloaded or committed first."),
     422: ResponseSpec(Problem, description="Understood, but not possible; `extra` says what is wrong, line by line."),
-    429: ResponseSpec(Problem, description="Too many bad tokens from this address; Retry-After says how long."),
+    429: ResponseSpec(
+        Problem, description="Too many at once, or bad tokens from this address; then Retry-After says how long."
+    ),
     503: ResponseSpec(Problem, description="The supervisor or the history does not answer."),
 }
 """What any operation may answer besides."""

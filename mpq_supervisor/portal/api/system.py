@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 from litestar import Request, Response
 from litestar import get as open_get
+from litestar.exceptions import TooManyRequestsException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 
@@ -17,6 +19,8 @@ from mpq_supervisor.portal.api.routes import get, post
 from mpq_supervisor.portal.metrics import samples
 from mpq_supervisor.portal.parts import parts_of, who_of
 from mpq_supervisor.portal.state import FRESH
+
+_looking = threading.Lock()
 
 
 @open_get("/health", tags=["system"], responses={503: ResponseSpec(Health, description="The feed is stale.")})
@@ -58,9 +62,13 @@ async def metrics(request: Request[Any, Any, Any]) -> list[Sample]:
 
 @post("/config/validate", tags=["system"], status_code=HTTP_200_OK, sync_to_thread=True)
 def validate(data: Text) -> Verdict:
-    """What is wrong with a configuration."""
+    """What is wrong with a configuration; one at a time, since some take long to say."""
+    if not _looking.acquire(blocking=False):
+        raise TooManyRequestsException("another configuration is being looked at")
     try:
         parse(data.toml)
     except ConfigError as error:
         return Verdict(False, tuple(map(str, error.problems)))
+    finally:
+        _looking.release()
     return Verdict(True, ())

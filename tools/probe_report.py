@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -15,6 +16,8 @@ from tools.results import percentile
 
 UNDER_WAY_NS = 1_000_000_000
 """Nothing takes longer than this through a tunnel, its queues included."""
+_SILENCE_NS = 250_000_000
+"""Probes of a tunnel that goes come closer together, also where they come in bursts for want of CPU."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,16 +103,29 @@ class ProbeStream(msgspec.Struct, frozen=True, kw_only=True):
 
     def under_way_ns(self, at_ns: int) -> int:
         """When the oldest probe had been sent that may still have been under way at a time, on a way that keeps the
-        order: the one after the newest that had arrived by then. `UNDER_WAY_NS` before it at most."""
-        number = bisect_left(self.sent, at_ns)
+        order: the one after the newest that had arrived by then, and no earlier than that one's own time on the way,
+        and a little, before. `UNDER_WAY_NS` before it at most."""
+        end = number = bisect_left(self.sent, at_ns)
         oldest = bisect_left(self.sent, at_ns - UNDER_WAY_NS)
         while number > oldest and not 0 < self.arrived[number - 1] <= at_ns:
             number -= 1
+        if number > oldest:
+            took = self.arrived[number - 1] - self.sent[number - 1]
+            number = max(number, bisect_left(self.sent, at_ns - took - _SILENCE_NS, hi=end))
         return self.sent[number] if number < len(self.sent) else at_ns
 
     def reordered_ns(self) -> list[int]:
         """When each probe that a later one overtook had been sent."""
         return [self.sent[number] for number in self.reordered]
+
+    def late_ns(self) -> list[int]:
+        """When each probe that took longer than anything may had been sent."""
+        return [sent for sent, arrived in zip(self.sent, self.arrived, strict=True) if arrived - sent > UNDER_WAY_NS]
+
+    def longest_pause_ns(self, begin_ns: int, end_ns: int) -> int:
+        """For how long of a time no probe was sent."""
+        times = [begin_ns, *(self.sent[i] for i in self._numbers(begin_ns, end_ns)), end_ns]
+        return max(later - earlier for earlier, later in pairwise(times))
 
     def duplicated_ns(self) -> list[int]:
         """When each probe that arrived more than once had been sent."""

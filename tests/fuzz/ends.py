@@ -155,9 +155,9 @@ def seal(session: Session, role: str, payload: bytes, number: int) -> bytes:
     return ring.encrypt_packet(header, payload.ljust(4, b"\x00"), number)
 
 
-def quiet(core: Endpoint) -> list[FromWorker]:
+def quiet(core: Endpoint, now: float = NOW) -> list[FromWorker]:
     """Everything the core has to say, taken away; its messages."""
-    core.poll_transmit(NOW)
+    core.poll_transmit(now)
     while core.poll_packet() is not None:
         pass
     messages: list[FromWorker] = []

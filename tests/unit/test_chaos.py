@@ -116,6 +116,40 @@ def test_a_neighbours_loss_is_a_violation() -> None:
     assert verdict.impacts[0].damages == ()
 
 
+def test_a_tunnel_that_was_silent_before_a_fault_was_not_broken_by_it() -> None:
+    event = Event(fault("worker.kill", "b2"), 8 * S, 8 * S, 8 * S + 80 * MS)
+    verdict = judge([event], [stream("b2", range(701, 799))])
+    assert verdict.unexcused == 72  # all but what is sent in the time of a way, and 250 ms
+    assert verdict.impacts[0].lost == 26
+
+
+def test_a_tunnel_that_has_recovered_is_not_excused_again() -> None:
+    event = Event(fault("worker.kill", "b2"), 8 * S, 8 * S, 8 * S + 80 * MS)
+    again = range(810 + 100, 810 + 150)
+    damaged = stream("b2", range(799, 810))
+    arrived = [0 if n in again else at for n, at in enumerate(damaged.arrived)]
+    verdict = judge([event], [msgspec.structs.replace(damaged, arrived=arrived)])
+    assert verdict.unexcused == 50
+    assert verdict.impacts[0].lost == 11
+
+
+def test_probes_that_come_too_late_and_those_that_are_not_sent_are_violations() -> None:
+    event = Event(fault("worker.restart"), 8 * S, 9 * S, 9 * S)
+    whole = stream("c2")
+    late = msgspec.structs.replace(
+        whole, arrived=[at + (1200 * MS if n == 900 else 10 * MS) for n, at in enumerate(whole.sent)]
+    )
+    assert [v.split(",")[0] for v in judge([event], [late]).violations] == ["c2 up: 1 more than a second late"]
+    kept = [n for n in range(len(whole.sent)) if not 750 < n < 860]
+    unwatched = msgspec.structs.replace(
+        whole, sent=[whole.sent[n] for n in kept], arrived=[whole.arrived[n] for n in kept]
+    )
+    assert judge([event], [unwatched]).violations == ["c2 up: no probe was sent for 1.1 s"]
+    assert judge([event], [msgspec.structs.replace(whole, sent=[], arrived=[])]).violations == [
+        "c2 up: no probe was sent for 3.0 s"
+    ]
+
+
 def test_what_comes_before_any_fault_too_late_or_after_the_next_one_is_not_excused() -> None:
     first = Event(fault("worker.kill", "b2"), 5 * S, 5 * S, 6 * S)
     late = round(BY_NAME["worker.kill"].bound * 100) + 501

@@ -71,6 +71,7 @@ def test_what_was_under_way_begins_after_the_newest_that_had_arrived() -> None:
     assert stream.under_way_ns(60 * MS) == 60 * MS
     silent = up(list(range(10, 3010, 10)), [21])
     assert silent.under_way_ns(2500 * MS) == 1500 * MS  # not as far back as it has been silent
+    assert silent.under_way_ns(900 * MS) == 640 * MS  # as long as the last one took, and 250 ms
 
 
 def test_reordered_probes_are_known_by_their_time() -> None:

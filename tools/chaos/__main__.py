@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", nargs="*", choices=sorted(BY_NAME), default=[], help="only these; default: all")
     parser.add_argument("--rate", type=float, default=200.0, help="probes/s per tunnel and direction")
-    parser.add_argument("--mbit", type=float, default=0.0, help="traffic upwards beside the probes, per tunnel")
+    parser.add_argument("--mbit", type=float, default=5.0, help="traffic upwards beside the probes, per tunnel")
     return parser
 
 

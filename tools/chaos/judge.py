@@ -1,7 +1,8 @@
 """Whose fault is each lost, overtaken or doubled probe? Pure.
 
 A fault may cost its own tunnels what was under way when it came, and packets from then on until `bound` seconds after
-its end, but not beyond the next fault. Everything outside of that is a violation.
+its end, but not beyond the next fault, nor what comes after a tunnel has lost nothing for `CALM_NS`. Everything
+outside of that is a violation; so is a probe that arrives much too late, and a time in which none was sent.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import msgspec
 from tools.chaos.kinds import BY_NAME
 from tools.chaos.plan import Fault
 from tools.probe_report import ProbeStream
+
+CALM_NS = 1_000_000_000
+"""A tunnel that loses nothing for so long after the end of a fault has recovered."""
+UNWATCHED_NS = 1_000_000_000
+"""The longest time without a probe that counts as being watched."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -76,7 +82,7 @@ def judge(events: Sequence[Event], streams: Sequence[ProbeStream]) -> Verdict:
     violations, unexcused = [], 0
     for stream in streams:
         begins = [stream.under_way_ns(event.begin_ns) for event in events]
-        windows = list(_windows(events, stream.name, begins))
+        windows = list(_windows(events, stream, begins))
         for event, begin, end in windows:
             damage = _damage(stream, begin, end)
             if damage.lost or damage.reordered:
@@ -86,6 +92,9 @@ def judge(events: Sequence[Event], streams: Sequence[ProbeStream]) -> Verdict:
             foreign = [at for at in times if not any(begin <= at < end for _, begin, end in excused)]
             unexcused += len(foreign)
             violations += [f"{stream.name} {stream.way}: {text}" for text in _tell(what, foreign, events, begins)]
+        pause = _unwatched_ns(stream, events)
+        if pause > UNWATCHED_NS:
+            violations.append(f"{stream.name} {stream.way}: no probe was sent for {pause / 1e9:.1f} s")
         if stream.strays:
             violations.append(f"{stream.name} {stream.way}: {stream.strays} packets that are not this tunnel's")
     for event in events:
@@ -94,12 +103,30 @@ def judge(events: Sequence[Event], streams: Sequence[ProbeStream]) -> Verdict:
     return Verdict([Impact(event, tuple(damages[event.fault.number])) for event in events], violations, unexcused)
 
 
-def _windows(events: Sequence[Event], tunnel: str, begins: Sequence[int]) -> Iterator[tuple[Event, int, int]]:
+def _windows(events: Sequence[Event], stream: ProbeStream, begins: Sequence[int]) -> Iterator[tuple[Event, int, int]]:
     """Each fault that may touch a tunnel, and from when to when a probe must have been sent for that."""
     for event, begin, limit in zip(events, begins, [*begins[1:], 1 << 62], strict=True):
-        if tunnel in event.fault.tunnels:
+        if stream.name in event.fault.tunnels:
             bound = event.end_ns + round(BY_NAME[event.fault.kind].bound * 1e9)
-            yield event, begin, min(bound, limit)
+            end = min(bound, limit)
+            yield event, begin, min(end, _recovered_ns(stream, begin, event.end_ns, end))
+
+
+def _unwatched_ns(stream: ProbeStream, events: Sequence[Event]) -> int:
+    """The longest time without a probe, from a little before the first fault to the end of the last one."""
+    if not events:
+        return 0
+    return stream.longest_pause_ns(events[0].begin_ns - 2 * UNWATCHED_NS, events[-1].end_ns)
+
+
+def _recovered_ns(stream: ProbeStream, begin: int, over: int, end: int) -> int:
+    """When nothing had been lost for `CALM_NS` since the fault was over."""
+    calm = over
+    for outage in stream.outages(begin, end):
+        if outage.begin_ns >= calm + CALM_NS:
+            break
+        calm = max(calm, outage.end_ns)
+    return calm + CALM_NS
 
 
 def _damage(stream: ProbeStream, begin: int, end: int) -> Damage:
@@ -118,6 +145,7 @@ def _mishaps(stream: ProbeStream) -> Iterator[tuple[str, list[int]]]:
     yield "lost", stream.losses_ns()
     yield "overtaken", stream.reordered_ns()
     yield "doubled", stream.duplicated_ns()
+    yield "more than a second late", stream.late_ns()
 
 
 def _tell(what: str, times: list[int], events: Sequence[Event], begins: Sequence[int]) -> Iterator[str]:

@@ -30,6 +30,9 @@ def add_rows(results: Results, verdict: Verdict, streams: Sequence[ProbeStream])
     results.add("chaos.probes.lost", [missing], "probes")
     results.add("chaos.probes.lost_by_their_fault", [excused], "probes")
     results.add("chaos.probes.unexcused", [verdict.unexcused], "probes lost, overtaken or doubled", target=0)
+    delays = [stream.delay() for stream in streams]
+    results.add("chaos.delay.p50", [delay.p50_ms for delay in delays], "ms, one way, each tunnel and direction")
+    results.add("chaos.delay.p99", [delay.p99_ms for delay in delays], "ms, one way, each tunnel and direction")
     results.add("chaos.violations", [len(verdict.violations)], "violations", target=0)
     for kind, impacts in by_kind(verdict.impacts).items():
         outages = [impact.outage_ms for impact in impacts]

@@ -111,7 +111,7 @@ def test_a_neighbours_loss_is_a_violation() -> None:
     verdict = judge([event], [stream("c2", range(500, 503))])
     assert verdict.unexcused == 3
     assert verdict.violations == [
-        f"c2 up: 3 lost, 0.01 to 0.03 s after the beginning of {event.fault}; counted as dropped: 3 site c2 codel"
+        f"c2 up: 3 lost, 0.01 to 0.03 s after the beginning of {event.fault}; the site counted 3 codel"
     ]
     assert verdict.impacts[0].damages == ()
 

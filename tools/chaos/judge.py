@@ -91,7 +91,9 @@ def judge(events: Sequence[Event], streams: Sequence[ProbeStream]) -> Verdict:
             excused = windows if what != "doubled" else []
             foreign = [at for at in times if not any(begin <= at < end for _, begin, end in excused)]
             unexcused += len(foreign)
-            violations += [f"{stream.name} {stream.way}: {text}" for text in _tell(what, foreign, events, begins)]
+            violations += [
+                f"{stream.name} {stream.way}: {text}" for text in _tell(what, stream.name, foreign, events, begins)
+            ]
         pause = _unwatched_ns(stream, events)
         if pause > UNWATCHED_NS:
             violations.append(f"{stream.name} {stream.way}: no probe was sent for {pause / 1e9:.1f} s")
@@ -148,7 +150,7 @@ def _mishaps(stream: ProbeStream) -> Iterator[tuple[str, list[int]]]:
     yield "more than a second late", stream.late_ns()
 
 
-def _tell(what: str, times: list[int], events: Sequence[Event], begins: Sequence[int]) -> Iterator[str]:
+def _tell(what: str, tunnel: str, times: list[int], events: Sequence[Event], begins: Sequence[int]) -> Iterator[str]:
     """One line per fault before which, or after which, probes suffered that it does not excuse."""
     after: dict[int, list[int]] = {}
     for at in times:
@@ -160,6 +162,6 @@ def _tell(what: str, times: list[int], events: Sequence[Event], begins: Sequence
             continue
         event = events[index - 1]
         first, last = ((at - event.begin_ns) / 1e9 for at in (hits[0], hits[-1]))
-        drops = ", ".join(f"{count} {who}" for who, count in sorted(event.drops.items()))
         span = f"{first:.2f} to {last:.2f} s after the beginning of {event.fault}"
-        yield f"{len(hits)} {what}, {span}; counted as dropped: {drops or 'nothing'}"
+        own = [f"{count} {who.split()[2]}" for who, count in event.drops.items() if who.startswith(f"site {tunnel} ")]
+        yield f"{len(hits)} {what}, {span}; the site counted {', '.join(sorted(own)) or 'none'}"

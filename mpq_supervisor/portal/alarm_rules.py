@@ -1,7 +1,7 @@
 """Alarms: rules over what the feed told, with hysteresis. Pure.
 
 holds ──broken──▶ pending ──for `seconds`──▶ raised ──at `clear` or below for `seconds`──▶ over
-                                                    ──stopped, not covered, rule or tunnel gone──▶ over
+                                               raised ──stopped, not covered, rule or tunnel gone──▶ over
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Alarms:
     # ------------------------------------------------------------ helpers
 
     def _void(self, state: State) -> Iterator[Change]:
-        """Ends the alarms that no rule, or nothing there, is the subject of any more; forgets what is not there."""
+        """Ends alarms whose rule or subject is not there any more, and forgets such subjects."""
         for alarm in list(self.active.values()):
             if (over := self._voids(alarm, state)) is not None:
                 del self.active[alarm.id]

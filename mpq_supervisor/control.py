@@ -12,6 +12,7 @@ import grp
 import logging
 import os
 import pwd
+import re
 import socket
 import struct
 from pathlib import Path
@@ -308,8 +309,9 @@ class Control:
 
 
 def _user(uid: int) -> str:
+    """As a word of a request: directories have names with spaces and accents, too."""
     try:
-        return pwd.getpwuid(uid).pw_name
+        return re.sub(r"[^!-~]", "_", pwd.getpwuid(uid).pw_name)[:64]
     except KeyError:
         return str(uid)
 

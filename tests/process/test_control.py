@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import subprocess
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from mpq_supervisor import ctl
+from mpq_supervisor import control, ctl
 from mpq_supervisor.change import ChangeRefused, Configuration
 from mpq_supervisor.control import Control
 from mpq_supervisor.effects import Change, Effect, Preview
@@ -225,6 +227,11 @@ def test_restart_that_does_not_come_up_in_time(run: Run, site_plan: HostPlan, tm
             assert await served.ctl("restart", "--wait", "3", "cr1") == 0
 
     run(body())
+
+
+def test_who_asks_is_told_as_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="SEA\\Jörg Müller\n"))
+    assert control._user(1000) == "SEA\\J_rg_M_ller_"
 
 
 def test_nobody_there(tmp_path: Path, capsys: Capture) -> None:

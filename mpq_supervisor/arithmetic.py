@@ -21,7 +21,7 @@ A number depends on nothing but its own entry, so that a reload moves no neighbo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from zlib import crc32
 
 import msgspec
@@ -136,6 +136,21 @@ def lan_zones(interfaces: Iterable[str]) -> dict[str, int]:
             zone = (zone + 1) % _FIRST_ZONE
         zones[interface] = _FIRST_ZONE + zone
     return zones
+
+
+def overlaps(networks: Mapping[str, Iterable[Network]]) -> list[tuple[str, str]]:
+    """Which owners of networks have addresses in common: pairs, in the order of the owners."""
+    spans = [(n.version, int(n[0]), int(n[-1]), name) for name, owned in networks.items() for n in owned]
+    places = {name: place for place, name in enumerate(networks)}
+    found: set[tuple[str, str]] = set()
+    around: list[tuple[int, int, int, str]] = []  # prefixes that overlap are in each other
+    for span in sorted(spans, key=lambda span: (span[0], span[1], -span[2])):
+        while around and (around[-1][0] != span[0] or around[-1][2] < span[1]):
+            around.pop()
+        found.update((other[3], span[3]) for other in around if other[3] != span[3])
+        around.append(span)
+    pairs = {tuple(sorted(pair, key=places.__getitem__)) for pair in found}
+    return sorted(((one, other) for one, other in pairs), key=lambda pair: (places[pair[0]], places[pair[1]]))
 
 
 def nth_subnet(network: Network, steps: int) -> Network:

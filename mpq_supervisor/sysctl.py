@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_interface
-from itertools import combinations
 from pathlib import Path
 
+from mpq_supervisor.arithmetic import overlaps
 from mpq_supervisor.plan import HostPlan, LanPlan
 
 _ROOT = Path("/proc/sys")
@@ -54,18 +54,11 @@ def _errors(plan: HostPlan) -> Iterator[str]:
 
 def _of_one_prefix(plan: HostPlan) -> list[LanPlan]:
     """The LANs that have, as configured, a prefix in common with another one."""
-    prefixes = {
+    networks = {
         lan.name: [ip_interface(text).network for text in (*lan.addresses, *(prefix for prefix, _ in lan.behind))]
         for lan in plan.lans
     }
-    found = {
-        name
-        for pair in combinations(prefixes, 2)
-        for one in prefixes[pair[0]]
-        for other in prefixes[pair[1]]
-        if one.version == other.version and one.overlaps(other)
-        for name in pair
-    }
+    found = {name for pair in overlaps(networks) for name in pair}
     return [lan for lan in plan.lans if lan.name in found]
 
 

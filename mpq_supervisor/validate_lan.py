@@ -27,6 +27,7 @@ def check_lans(config: SiteConfig, problems: Problems) -> None:
     tags = ((path, f"{lan.parent} {lan.vlan}") for path, lan in lans if lan.vlan is not None)
     problems.check_unique("LAN", "vlan", tags)
     _check_parents(config, lans, problems)
+    _check_routed(lans, problems)
     inner = list(_inner_subnets(config))
     wans = dict(each(config.wan, "wan"))
     names = [wan.name for wan in wans.values()]
@@ -103,6 +104,18 @@ def _check_parents(config: SiteConfig, lans: list[tuple[str, Lan]], problems: Pr
                 below = parents.get(below)
             if lan.interface in seen:
                 problems.add(f"{path}.parent", f'"{lan.parent}" stands on {lan.interface} itself')
+
+
+def _check_routed(lans: list[tuple[str, Lan]], problems: Problems) -> None:
+    """The hub knows an address that is not masqueraded by one tunnel."""
+    routed = {path: lan for path, lan in lans if not lan.masquerade}
+    networks = {path: [*(address.network for address in lan.address), *lan.prefixes] for path, lan in routed.items()}
+    for one, other in arithmetic.overlaps(networks):
+        ways = {(lan.wan, lan.traffic_class) for lan in (routed[one], routed[other])}
+        if len(ways) > 1:
+            text = f"is false, as in {one}, which has the same addresses: the hub has one tunnel for them"
+            fields = ("masquerade", "wan", "class", "address", "prefixes")
+            problems.add(f"{other}.masquerade", text, *(f"{path}.{key}" for path in (one, other) for key in fields))
 
 
 def _inner_subnets(config: SiteConfig) -> Iterator[tuple[str, str, Network]]:

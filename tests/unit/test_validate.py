@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from mpq_supervisor.arithmetic import overlaps
 from tests.unit.test_config import HUB, SITE, changed, problems_of
 
 _WAN6 = 'name = "wan6"\ninterface = "wan6"'
@@ -118,6 +120,15 @@ SITE_MISTAKES = [
         "second",
     ),
     ((_LAN1, f'{_LAN1}\nprefixes = ["0.0.0.0/0"]'), "lan[0].prefixes[0]", "is everything"),
+    (
+        (
+            _LAN1,
+            f'{_LAN1}\nmasquerade = false\nprefixes = ["192.168.0.0/16"]\nwan = "wan4"\n[[lan]]\nname = "l"\n'
+            'interface = "l"\nclass = "bulk"\nmasquerade = false\naddress = "192.168.1.1/24"',
+        ),
+        "lan[1].masquerade",
+        "is false, as in lan[0], which has the same addresses",
+    ),
     (
         (_LAN1, f'{_LAN1}\naddress = "10.0.0.1/30"\nprefixes = ["10.9.0.0/16"]\ngateway = "10.0.0.5"'),
         "lan[0].gateway[0]",
@@ -454,3 +465,15 @@ def test_what_is_beside_it_is_looked_at(sample: str, changes: list[tuple[str, st
     """All problems come at once, also those of a section in which something cannot be read."""
     found = {line.split(": ")[0] for line in problems_of(changed(sample, *changes))}
     assert found == set(places.split())
+
+
+def test_who_has_addresses_in_common() -> None:
+    texts = {
+        "a": ["10.0.0.0/8"],
+        "b": ["10.1.0.0/16", "fd00::/8"],
+        "c": ["11.0.0.0/8", "fd00:1::/64"],
+        "d": ["9.0.0.0/8"],
+    }
+    networks = {name: [ip_network(text) for text in prefixes] for name, prefixes in texts.items()}
+    assert overlaps(networks) == [("a", "b"), ("b", "c")]
+    assert overlaps({"z": networks["b"], **networks}) == [("z", "a"), ("z", "b"), ("z", "c"), ("a", "b"), ("b", "c")]

@@ -17,7 +17,7 @@ from mpq_supervisor.config import ConfigError, parse
 from mpq_supervisor.host import Host
 from mpq_supervisor.plan import HostPlan, make_plan
 from tests.netns.namespace import run
-from tests.netns.site import SERVER, SITE, Net, hosted, lan_socket, read_packet, tun_fd, wait_for
+from tests.netns.site import SERVER, SITE, Net, hosted, lan_socket, read_packet, readable, tun_fd, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -130,6 +130,18 @@ def test_what_no_tunnel_takes_is_refused_and_counted_by_class(net: Net, site: Ho
         sock.sendto(b"x", ("172.16.2.9", 9))
     assert wait_for(lambda: site.counters()["refused_bulk"] == 2)
     assert site.counters()["refused_critical"] == 0
+
+
+def test_a_class_without_a_tunnel_reaches_this_host_and_the_lans(net: Net) -> None:
+    """All else of it is refused and counted."""
+    plan = make_plan(parse(f'{SITE}matrix = {{ wan4 = ["critical"] }}\n'))
+    with net.site.entered(), hosted(plan) as host, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.bind(("172.16.1.1", 9))
+        with lan_socket(net, "172.16.2.9") as other, lan_socket(net, "172.16.1.9") as sock:
+            for end in (("172.16.1.1", 9), other.getsockname(), (SERVER, 9)):
+                sock.sendto(b"x", end)
+            assert wait_for(lambda: readable(service) and readable(other))
+            assert wait_for(lambda: host.counters()["refused_bulk"] == 1)
 
 
 # ---------------------------------------------------------------- helpers

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from mpq_supervisor.events import Kind, marks
@@ -61,9 +62,10 @@ class PortalProcess:
         return self._popen.pid if self._popen else None
 
     def configure(self, plan: HostPlan) -> None:
-        """Starts it, ends it, or starts it anew, as the plan wants; where nothing of it changed, does nothing."""
+        """Starts it, ends it, or starts it anew, as the plan wants; where nothing of it changed, only if it has ended
+        for good."""
         setup = setup_of(plan)
-        if setup == self._setup:
+        if setup == self._setup and (setup is None or self._popen is not None or self._timer is not None):
             return
         self._setup, self._pause = setup, PAUSE[0]
         if self._popen is not None:
@@ -84,24 +86,46 @@ class PortalProcess:
         self._disarm()
         if self._setup is None:
             return
-        feed, portal_feed = pair()
-        orders, portal_orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with portal_feed, portal_orders:
+        try:
+            feed, orders = self._spawn()
+        except OSError as error:  # no descriptor, no memory: others may give some back
+            log.warning("portal: %s; again in %.0f s", error.strerror, self._pause, extra=marks(Kind.SUPERVISOR))
+            self._start_later()
+            return
+        assert self._popen is not None
+        self._gone.clear()
+        self._started = self._loop.time()
+        self._loop.add_reader(self._pidfd, self._ended)
+        self._born(self._popen.pid)
+        self._attend(orders)
+        self._feed.open(feed, self._setup)
+
+    def _spawn(self) -> tuple[socket.socket, socket.socket]:
+        """Our ends of its sockets, for the feed and for its orders. Raises OSError, and there is no process then."""
+        with ExitStack() as ours, ExitStack() as its:
+            feed, portal_feed = pair()
+            ours.enter_context(feed)
+            its.enter_context(portal_feed)
+            orders, portal_orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours.enter_context(orders)
+            its.enter_context(portal_orders)
             ends = portal_feed.fileno(), portal_orders.fileno()
-            self._popen = subprocess.Popen(
+            popen = subprocess.Popen(
                 [*COMMAND, *map(str, ends)],
                 pass_fds=ends,
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor
             )
-        self._gone.clear()
-        self._started = self._loop.time()
-        self._pidfd = os.pidfd_open(self._popen.pid)
-        self._loop.add_reader(self._pidfd, self._ended)
-        self._born(self._popen.pid)
-        self._attend(orders)
-        self._feed.open(feed, self._setup)
+            try:
+                self._pidfd = os.pidfd_open(popen.pid)
+            except OSError:
+                popen.kill()
+                popen.wait()
+                raise
+            self._popen = popen
+            ours.pop_all()
+            return feed, orders
 
     def _ended(self) -> None:
         assert self._popen is not None
@@ -120,6 +144,9 @@ class PortalProcess:
         lived = self._loop.time() - self._started
         self._pause = PAUSE[0] if lived >= HEALTHY_AFTER else self._pause
         log.warning("portal: %s; again in %.0f s", explain(status), self._pause, extra=marks(Kind.SUPERVISOR))
+        self._start_later()
+
+    def _start_later(self) -> None:
         self._timer = self._loop.call_later(self._pause, self._start)
         self._pause = min(2 * self._pause, PAUSE[1])
 

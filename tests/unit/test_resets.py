@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mpq_worker.contract import MAX_RESET, LostPeer
+from mpq_worker.hub import MAX_STATUS
 from mpq_worker.quic.header import stateless_reset_token
-from mpq_worker.resets import PAUSE, PER_SECOND, Resets
+from mpq_worker.resets import AT_ONCE, PAUSE, PER_SECOND, Resets
 
 KEY = b"k" * 32
 
@@ -23,19 +26,31 @@ def test_all_the_lost_are_reset_once_each_where_they_were() -> None:
     assert (resets.deadline(), resets.due(101.0)) == (None, [])
 
 
-def test_many_are_spread() -> None:
-    resets = Resets(KEY, lost(PER_SECOND + 100), 100.0)
-    assert len(resets.due(100.0)) == PER_SECOND
+@pytest.mark.parametrize("number", [20, MAX_STATUS])
+def test_many_are_spread(number: int) -> None:
+    """A few at once; 20 within 60 ms, as many as a report names within 1.25 s."""
+    resets = Resets(KEY, lost(number), 100.0)
+    assert len(resets.due(100.0)) == AT_ONCE
     now = resets.deadline()
     assert now == 100.0 + PAUSE
-    later = [len(resets.due(now + n * PAUSE)) for n in range(200)]
-    assert (sum(later), max(later)) == (100, 2)
+    later = [len(resets.due(now + n * PAUSE)) for n in range(number - AT_ONCE + 1)]
+    assert (sum(later), max(later)) == (number - AT_ONCE, 2)
+    assert resets.deadline() is None
 
 
-def test_answers_share_the_budget_and_are_never_longer_than_what_they_answer() -> None:
+def test_strangers_take_nothing_of_what_the_lost_are_due() -> None:
+    resets = Resets(KEY, lost(AT_ONCE), 100.0)
+    while resets.answer(bytes(8), 100, 100.0) is not None:
+        pass
+    assert len(resets.due(100.0)) == AT_ONCE
+
+
+def test_answers_have_a_budget_and_are_never_longer_than_what_they_answer() -> None:
     resets = Resets(KEY, (), 100.0)
     cid = bytes(8)
     assert resets.answer(cid, 21, 100.0) is None  # an answer to an answer must not go on for ever
-    answers = [resets.answer(cid, 100, 100.0) for _ in range(PER_SECOND + 5)]
-    assert [answer is not None for answer in answers] == [True] * PER_SECOND + [False] * 5
+    answers = [resets.answer(cid, 100, 100.0) for _ in range(AT_ONCE + 5)]
+    assert [answer is not None for answer in answers] == [True] * AT_ONCE + [False] * 5
+    later = [resets.answer(cid, 100, 100.0 + n / 1000) for n in range(1000)]
+    assert abs(sum(answer is not None for answer in later) - PER_SECOND) <= 1
     assert len(resets.answer(cid, 30, 101.0) or b"") == 29

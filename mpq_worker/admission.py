@@ -5,12 +5,15 @@
     bounds reached                → dropped and counted
 
 Whoever spoofs addresses gets at most `retry_from` connections; what it can take from the others is a round trip.
-A stranger is who has not said Hello, and is given `HELLO_TIME` for it, however slowly it sends.
+A stranger is who has not said Hello, and is given `HELLO_TIME` for it, however slowly it sends. It has a place for
+that time, also when its connection is over before: a first packet that ends what it begins costs no less than others.
+So the number of places bounds the rate as well.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -35,23 +38,26 @@ class Accept(NamedTuple):
     source: str
 
 
-class _Stranger(NamedTuple):
+@dataclass(eq=False)
+class _Place:
     until: float
     source: str  # empty while its address is not proven
+    peer: Peer | None  # None: it is gone
 
 
 class Admission:
-    """The strangers of one worker."""
+    """The strangers of one worker; its length is how many places are taken."""
 
     def __init__(self, tokens: RetryTokens, limits: Limits) -> None:
         self._tokens = tokens
         self._limits = limits
-        self._strangers: dict[Peer, _Stranger] = {}  # in order of time
+        self._places: dict[_Place, None] = {}  # in order of time
+        self._strangers: dict[Peer, _Place] = {}
         self._sources: Counter[str] = Counter()
         self._redeemed: dict[bytes, float] = {}  # until when, in order of time
 
     def __len__(self) -> int:
-        return len(self._strangers)
+        return len(self._places)
 
     def judge(self, initial: Header, addr: Address, connections: int, now: float) -> Accept | bytes | DropReason:
         """For an Initial of nobody we know: go on, or the Retry to answer with, or why it is dropped."""
@@ -61,39 +67,56 @@ class Admission:
             if original is None or self._is_redeemed(initial.destination_cid, now):
                 return DropReason.TOKEN
             accept = Accept(original, initial.destination_cid, _network(host))
-        elif len(self._strangers) >= self._limits.retry_from:
+        elif len(self._places) >= self._limits.retry_from:
             return self._tokens.retry(initial, host, port, now)
         else:
             accept = Accept(initial.destination_cid, None, "")
-        full = len(self._strangers) >= self._limits.handshakes or connections >= self._limits.connections
+        full = len(self._places) >= self._limits.handshakes or connections >= self._limits.connections
         if full or (accept.source and self._sources[accept.source] >= self._limits.per_source):
             return DropReason.LIMIT
         return accept
 
     def begin(self, peer: Peer, accept: Accept, now: float) -> None:
         """It has a connection now."""
-        self._strangers[peer] = _Stranger(now + HELLO_TIME, accept.source)
+        place = self._strangers[peer] = _Place(now + HELLO_TIME, accept.source, peer)
+        self._places[place] = None
         if accept.retry_cid is not None:
             self._sources[accept.source] += 1
             self._redeemed[accept.retry_cid] = now + LIFETIME
             if len(self._redeemed) > MAX_REDEEMED:
                 del self._redeemed[next(iter(self._redeemed))]
 
-    def end(self, peer: Peer) -> None:
-        """It is no stranger any more, or is gone; anybody else is not meant."""
-        stranger = self._strangers.pop(peer, None)
-        if stranger is not None and stranger.source:
-            self._sources[stranger.source] -= 1
-            if not self._sources[stranger.source]:
-                del self._sources[stranger.source]
+    def admit(self, peer: Peer) -> None:
+        """It has said Hello, and is no stranger any more."""
+        self._free(self._strangers.pop(peer))
+
+    def lose(self, peer: Peer) -> bool:
+        """Its connection is over. Whether it was a stranger, whose place remains taken."""
+        place = self._strangers.pop(peer, None)
+        if place is not None:
+            place.peer = None
+        return place is not None
 
     def overdue(self, now: float) -> list[Peer]:
-        """Those whose time is over."""
-        return [peer for peer, stranger in self._strangers.items() if stranger.until <= now]
+        """Those whose time is over, from now on no strangers any more."""
+        places = [place for place in self._places if place.until <= now]
+        for place in places:
+            self._free(place)
+        peers = [place.peer for place in places if place.peer is not None]
+        for peer in peers:
+            del self._strangers[peer]
+        return peers
 
     def deadline(self) -> float | None:
-        """When the next one's time is over."""
-        return next((stranger.until for stranger in self._strangers.values()), None)
+        """When to ask for `overdue`."""
+        return next((place.until for place in self._places), None)
+
+    def _free(self, place: _Place) -> None:
+        del self._places[place]
+        if place.source:
+            self._sources[place.source] -= 1
+            if not self._sources[place.source]:
+                del self._sources[place.source]
 
     def _is_redeemed(self, cid: bytes, now: float) -> bool:
         while self._redeemed and next(iter(self._redeemed.values())) < now:

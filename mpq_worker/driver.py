@@ -70,6 +70,7 @@ class Driver:
         self._loop = loop
         self._image = image
         self._core: SiteTunnel | HubTunnel | None = None
+        self._unsent: FromWorker | None = None  # a word of the core's that met a full channel
         self._socket: SiteSocket | HubSocket | None = None
         self._tun = -1
         self._links: Links | None = None
@@ -203,8 +204,10 @@ class Driver:
                 links.write_tun(packet)
             except OSError:  # EIO: interface down; EINVAL: the kernel finds no IP packet in it
                 core.drop(DropReason.TUN)
-        while (message := core.poll_message()) is not None:
-            self._tell(message)
+        while (message := self._unsent or core.poll_message()) is not None:
+            self._unsent = None if self._tell(message) else message
+            if self._unsent is not None:
+                break  # the supervisor is stopped; again with the next heartbeat
         if core.stopped:
             self._finish()
             return
@@ -218,13 +221,14 @@ class Driver:
             self._timer_at = deadline
             self._timer.set(deadline)
 
-    def _tell(self, message: FromWorker) -> None:
-        """To the supervisor, or nowhere: a worker never waits for it."""
+    def _tell(self, message: FromWorker) -> bool:
+        """To the supervisor, or nowhere: a worker never waits for it. False when the channel is full."""
         if self._channel is not None:
             try:
-                self._channel.send(message)
+                return self._channel.send(message)
             except ChannelClosed:
                 self._on_orphaned()
+        return True
 
     # ------------------------------------------------------------------ life
 

@@ -21,6 +21,7 @@ from mpq_worker.carrier import Carrier, packed
 from mpq_worker.contract import Drained, FromWorker, QueueLimits, Report, SignRequest, Timing, Transport
 from mpq_worker.errors import DropReason, PeerFault
 from mpq_worker.handover import FLUSH_TIME, Duty, KeptBack
+from mpq_worker.mailbox import Mailbox
 from mpq_worker.peer import Peer
 from mpq_worker.quic.header import Header, parse_header
 from mpq_worker.quic.session import (
@@ -43,7 +44,6 @@ from mpq_worker.wire import (
 )
 
 MAX_INBOX = 1024
-MAX_MESSAGES = 256
 ERRORS_PER_SECOND = 100
 """ICMP errors to those who send packets that are too big (RFC 4443 section 2.4, RFC 1812 section 4.3.2.8)."""
 
@@ -74,7 +74,7 @@ class Endpoint:
         self._order = count()
         self._datagrams: deque[tuple[bytes, Address]] = deque()
         self._packets: deque[bytes] = deque()
-        self._messages: deque[FromWorker] = deque()
+        self._mailbox = Mailbox()
         self._signing: dict[int, Peer] = {}
         self._sign_seq = count(1)
         self._stopping = False
@@ -229,7 +229,7 @@ class Endpoint:
 
     def poll_message(self) -> FromWorker | None:
         """The next message for the supervisor."""
-        return self._messages.popleft() if self._messages else None
+        return self._mailbox.take()
 
     def poll_timeout(self) -> float | None:
         """When to call `handle_timer`, unless something comes before."""
@@ -362,9 +362,7 @@ class Endpoint:
         self._tell(SignRequest(seq, purpose, data))
 
     def _tell(self, message: FromWorker) -> None:
-        if len(self._messages) < MAX_MESSAGES:
-            self._messages.append(message)
-        else:
+        if not self._mailbox.put(message):
             self.drop(DropReason.MESSAGE)
 
     def _settle(self, peer: Peer, now: float) -> None:

@@ -35,6 +35,7 @@ class DropReason(StrEnum):
     RETRY = "retry"  # an Initial that was answered with a Retry
     TOKEN = "token"  # an Initial whose token is forged, used, too old, or another's
     LIMIT = "limit"  # too many connections or handshakes
+    HANDSHAKE = "handshake"  # a connection that was over before a Hello
     # to the supervisor
     MESSAGE = "message"  # more messages than it takes
 

@@ -88,6 +88,7 @@ class _Guest:
     allowed: tuple[Prefix, ...] = ()
     admitted_at: float = 0.0
     movable: bool = False
+    told: bool = False  # to move, and has not said that it did
     displaced: bool = False  # by a connection that did not stand by before
     refused: bool = False
 
@@ -180,13 +181,14 @@ class HubTunnel(Endpoint):
             return None
         session = self._factory.accept(verdict.original_cid, verdict.retry_cid)
         peer = Peer(session, self._queue, self._transport, now)
+        self._admission.begin(peer, verdict, now)
         session.handle_datagram(data, addr, now)
         if not session.started:
+            self._admission.lose(peer)
             session.release()
             self._on_garbage(addr, now)
             return None
         self._guests[peer] = _Guest(addr, ControlReader())
-        self._admission.begin(peer, verdict, now)
         self._add(peer)
         self._settle(peer, now)
         return None
@@ -214,7 +216,8 @@ class HubTunnel(Endpoint):
             case Take() if guest.site is not None:
                 if peer.standby:
                     self._take_over(peer, now, in_order=True)
-            case Moved() if guest.site is not None:
+            case Moved() if guest.told:
+                guest.told = False
                 if self._duty is not Duty.LEADING:
                     self._tell(PeerMoved(guest.inner))
                 self._has_moved(peer, now)
@@ -242,7 +245,7 @@ class HubTunnel(Endpoint):
         guest.allowed = parse_prefixes({*claims.inner, *site.prefixes})
         self._permit(peer, guest.allowed)
         guest.movable = MOVE in claims.features
-        self._admission.end(peer)
+        self._admission.admit(peer)
         for other in self._standing_by(claims.inner):  # its worker has died; there is never more than one
             other.standby = False
             other.session.close()
@@ -304,7 +307,8 @@ class HubTunnel(Endpoint):
         if guest.site is not None and self._is_current(peer):
             self._tell(Notice("site", f"{guest.site.name} gone: {event.reason}"))
         self._withdraw(peer, now)
-        self._admission.end(peer)
+        if self._admission.lose(peer) and not guest.refused:
+            self.drop(DropReason.HANDSHAKE)
         del self._guests[peer]
         self._has_moved(peer, now)
 
@@ -376,6 +380,7 @@ class HubTunnel(Endpoint):
     def _send_over(self, moves: Moves, now: float) -> None:
         for peer in moves.due(now):
             if peer in self._peers:
+                self._guests[peer].told = True
                 peer.session.send_control(encode_control(Move()))
                 peer.note_outbound(now)
                 self._dirty[peer] = None
@@ -393,7 +398,6 @@ class HubTunnel(Endpoint):
             self._send_over(self._moves, now)
         self._datagrams += self._resets.due(now)
         for peer in self._admission.overdue(now):
-            self._admission.end(peer)
             self._refuse(peer, Refusal.TIMEOUT, f"no Hello within {HELLO_TIME:.0f} s", now)
             if not peer.session.connected:
                 self._remove(peer)

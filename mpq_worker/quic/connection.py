@@ -13,7 +13,13 @@ from collections.abc import Callable
 from aioquic import tls
 from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionId, QuicReceiveContext
+from aioquic.quic.connection import (
+    NetworkAddress,
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicReceiveContext,
+)
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
@@ -166,6 +172,14 @@ class Connection(QuicConnection):
         """The library's objects refer to each other in circles; without this a dead connection stays in memory
         until the collector comes by, and a flood of them is faster."""
         vars(self).clear()
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """The library says goodbye also beyond the limit for an address that is not proven (RFC 9000 section 8.1)."""
+        path, closing = self._network_paths[0], self._close_pending
+        room = 3 * path.bytes_received - path.bytes_sent
+        datagrams = super().datagrams_to_send(now)
+        excess = closing and not path.is_validated and sum(len(data) for data, _ in datagrams) > room
+        return [] if excess else datagrams
 
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False

@@ -35,13 +35,14 @@ from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import PeerFault
 from mpq_worker.hub import HubTunnel
 from mpq_worker.inner import addresses
-from mpq_worker.quic.header import MIN_INITIAL, parse_header
+from mpq_worker.quic.header import parse_header
 from mpq_worker.quic.session import Address
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import ControlReader
 from tests.fuzz import ends
 from tests.fuzz.ends import NOW, SITE_ADDRESS, SITE_INNER, STRANGER, quiet
 from tests.sim.conftest import HUB_ADDRESS
+from tests.sim.packets import initial
 from tests.unit.test_network import HUB as HUB_TOML
 from tests.unit.test_network import SITE as SITE_TOML
 
@@ -61,6 +62,8 @@ def datagrams() -> Target:
 
     def run(data: bytes) -> None:
         core, now = cores[data[0] % 3], next(clock)
+        if isinstance(core, HubTunnel):
+            core._admission.overdue(now + HELLO_TIME)  # of the input before
         before = ends.drops(core)
         core.handle_udp(data[1:], STRANGER, now)
         answers = core.poll_transmit(now)
@@ -102,7 +105,8 @@ def mutations() -> Target:
 
 def initials() -> Target:
     """Frames in Initial packets, which need no secret, to a hub and to a site that waits for one. A hub sends no more
-    than three times what came, and forgets in time; a site goes on."""
+    than three times what came, also when it repeats itself and when it is stopped, and forgets in time; a site goes
+    on."""
 
     def run(data: bytes) -> None:
         source: Address
@@ -128,8 +132,15 @@ def initials() -> Target:
                 assert sent <= 3 * received
         if isinstance(core, HubTunnel):
             check_books(core)
-            core.handle_timer(NOW + HELLO_TIME)
-            core.poll_transmit(NOW + HELLO_TIME)
+            while (now := core.poll_timeout()) is not None and now < NOW + HELLO_TIME:
+                core.handle_timer(now)
+                sent += sum(len(answer) for answer, _ in core.poll_transmit(now))
+            if data[0] & 2:
+                core.handle_stop(NOW + HELLO_TIME)
+            else:
+                core.handle_timer(NOW + HELLO_TIME)
+            sent += sum(len(answer) for answer, _ in core.poll_transmit(NOW + HELLO_TIME))
+            assert sent <= 3 * received
             assert not core._peers
             check_books(core)
         else:
@@ -354,16 +365,6 @@ def split(data: bytes, most: int) -> list[bytes]:
         parts.append(data[2 : 2 + size])
         data = data[2 + size :]
     return [part for part in parts if part]
-
-
-def initial(keys: CryptoPair, to: bytes, source: bytes, payload: bytes, number: int) -> bytes:
-    """An Initial packet of full size with any frames in it (RFC 9001 section 5.2)."""
-    payload = payload.ljust(MIN_INITIAL - 44, b"\x00")
-    length = (len(payload) + 2 + 16 | 0x4000).to_bytes(2, "big")
-    cids = bytes((len(to),)) + to + bytes((len(source),)) + source
-    return keys.encrypt_packet(
-        b"\xc1\x00\x00\x00\x01" + cids + b"\x00" + length + number.to_bytes(2, "big"), payload, number
-    )
 
 
 def messages_of(core: Endpoint) -> list[contract.FromWorker]:

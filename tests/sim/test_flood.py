@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from aioquic.buffer import Buffer
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
 
 from mpq_supervisor import pki
 from mpq_worker import tunnel
 from mpq_worker.admission import HELLO_TIME
 from mpq_worker.contract import Notice, Ready
-from mpq_worker.endpoint import ERRORS_PER_SECOND, MAX_MESSAGES
+from mpq_worker.endpoint import ERRORS_PER_SECOND
 from mpq_worker.errors import DropReason, Refusal
 from mpq_worker.hub import DRAIN_TIME, MAX_OF_SITE, HubTunnel
+from mpq_worker.mailbox import MAX_MESSAGES
 from mpq_worker.peer import Peer
 from mpq_worker.quic.connection import Connection
 from mpq_worker.quic.establish import client_session
-from mpq_worker.quic.session import HELD_WHILE_SIGNING
+from mpq_worker.quic.session import HELD_WHILE_SIGNING, Session
 from mpq_worker.tunnel import SiteTunnel
 from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, World
 from tests.sim.network import Node
-from tests.sim.packets import number_of, packet
+from tests.sim.packets import initial, number_of, packet
 
 SITE_INNER = "10.200.11.5"
 SPOOFED = ("192.0.2.66", 6666)
@@ -41,9 +45,12 @@ class Flood:
         self._world.net.every(1 / rate, self._world.net.now + seconds, self.one)
 
     def one(self) -> None:
+        self.hear(self.initial())
+
+    def hear(self, data: bytes) -> None:
+        """The hub, from an address that nobody had before."""
         number = len(self.received)
         source = (f"192.0.2.{number % 250}", 1000 + number)
-        data = self.initial()
         self.received[source] += len(data)
         self._hub.core.handle_udp(data, source, self._world.net.now)
         self._world.net.flush(self._hub)
@@ -134,6 +141,80 @@ def test_a_flood_leaves_nothing_behind(world: World) -> None:
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize(
+    "frames",
+    [
+        pytest.param(b"\x08\x00", id="STREAM"),
+        pytest.param(b"\x1c\x00\x00\x00", id="CONNECTION_CLOSE"),
+        pytest.param(b"\x01", id="PING"),
+        pytest.param(b"\x00", id="PADDING"),
+        pytest.param(None, id="no key opens it"),
+    ],
+)
+def test_first_packets_that_end_what_they_begin_are_as_dear_as_others(world: World, frames: bytes | None) -> None:
+    """They get no more connections than those that are left waiting, and each is counted."""
+    hub = world.add_hub()
+    good = world.add_site("ship2", ("10.200.11.17",), port=46099)
+    world.net.run(0.2)
+    flood = Flood(world, hub)
+    made = count_connections(hub)
+    world.net.every(1 / 200, world.net.now + 3.0, lambda: flood.hear(bare_initial(frames)))
+    world.net.run(1.0)
+    site = world.add_site()
+    world.net.run(0.15)
+    assert Ready() in site.messages
+    world.net.run(1.9)
+    assert made() == world.limits.retry_from + 1
+    why = DropReason.MALFORMED if frames is None else DropReason.HANDSHAKE
+    sent = len(flood.received)
+    assert drops(world, hub) == {why: made() - 1, DropReason.RETRY: sent - (made() - 1) + 1}
+    world.net.run(HELLO_TIME)
+    assert len(hub.core._peers) == 2
+    assert not len(hub.core._admission)  # type: ignore[union-attr]
+    assert Ready() in good.messages
+
+
+def test_a_proven_address_gets_only_so_many_handshakes_that_come_to_nothing(world: World) -> None:
+    hub = world.add_hub()
+    hub.signs = False
+    sites = [world.add_site("ship1", port=20_000 + port) for port in range(world.limits.retry_from)]
+    world.net.run(0.1)
+    hub.signs = True
+    for site in sites:
+        site.alive = False
+    made = count_connections(hub)
+    for port in range(40):  # each closes when it sees who answers
+        site = world.add_site("ship1", port=30_000 + port, hub_name="another.hub")
+        world.net.run(0.08)
+        site.alive = False
+    assert made() == world.limits.per_source
+    found = drops(world, hub)
+    assert found == {DropReason.RETRY: 40, DropReason.HANDSHAKE: 32, DropReason.LIMIT: 8}
+
+
+def bare_initial(frames: bytes | None) -> bytes:
+    """A first packet with these frames and PADDING, or with what opens for nobody."""
+    cid = b"\x05" + os.urandom(7)
+    keys = CryptoPair()
+    keys.setup_initial(cid if frames is not None else b"\x05" + bytes(7), is_client=True, version=1)
+    return initial(keys, cid, cid, frames or b"", 0)
+
+
+def count_connections(hub: Node) -> Callable[[], int]:
+    """How many the hub makes from now on."""
+    core, number = hub.core, 0
+    assert isinstance(core, HubTunnel)
+    accept = core._factory.accept
+
+    def counted(original_destination_cid: bytes, retry_cid: bytes | None = None) -> Session:
+        nonlocal number
+        number += 1
+        return accept(original_destination_cid, retry_cid)
+
+    core._factory.accept = counted  # type: ignore[method-assign]
+    return lambda: number
+
+
 def connections() -> int:
     """A hub's, that are in memory and whole."""
     return sum(isinstance(o, Connection) and not getattr(o, "_is_client", True) for o in gc.get_objects())
@@ -158,6 +239,24 @@ def test_never_more_than_three_times_what_came(world: World) -> None:
         for address, sent in hub.bytes_to.items():
             assert sent <= 3 * flood.received[address]
     assert max(hub.bytes_to[address] / flood.received[address] for address in flood.received) > 1.5
+
+
+@pytest.mark.parametrize("after", [0.5, 1.5, 4.9])
+def test_goodbyes_are_part_of_it(world: World, after: float) -> None:
+    """The hub is stopped when it has sent, and sent again, what it may; or there is room left."""
+    hub = world.add_hub()
+    data = Flood(world, hub).initial()
+    hub.core.handle_udp(data, SPOOFED, world.net.now)
+    world.net.flush(hub)
+    world.net.run(after)
+    before = hub.bytes_to[SPOOFED]
+    hub.core.handle_stop(world.net.now)
+    world.net.flush(hub)
+    world.net.run(1.0)
+    assert before >= 2 * len(data)
+    assert hub.bytes_to[SPOOFED] <= 3 * len(data)
+    assert (hub.bytes_to[SPOOFED] > before) is (before < 3 * len(data))
+    assert hub.core.stopped
 
 
 def test_a_token_of_another_address_a_used_one_and_an_old_one(world: World) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from mpq_worker.contract import Drained, FromWorker, PeerMoved, Ready, TrafficClass, slot_of
+from mpq_worker.errors import Refusal
+from mpq_worker.wire import Moved, encode_control
 from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, World
 from tests.sim.network import Network, Node, Port, Tun
 from tests.sim.packets import number_of, packet
@@ -220,6 +223,40 @@ def test_what_waits_for_the_old_connection_leaves_before_what_follows(
 
 
 # ---------------------------------------------------------------- what may go wrong
+
+
+def test_a_site_that_says_again_and_again_that_it_moved_holds_nobody_up(
+    world: World, tuns: tuple[Tun, dict[str, Tun]]
+) -> None:
+    """It is heard once; then it is refused, and the restart goes on for the others."""
+    hub, sites = tuns
+    (bad,) = sites["ship1"].nodes
+    (connection,) = bad.core._peers
+    send = connection.session.send_control
+    moved = encode_control(Moved())
+    connection.session.send_control = lambda data: send(data * 300 if data == moved else data)  # type: ignore[method-assign]
+    traffic = Traffic(world, hub, {"ship2": sites["ship2"]})
+    restart = restart_hub(world, hub, 1)
+    begun = world.net.now
+    traffic.run(3.0)
+    traffic.check()
+    assert 0 < restart.led < begun + 0.5
+    told = Counter(m.inner for m in restart.old.messages if isinstance(m, PeerMoved))
+    assert told == {(inner,): 1 for inner in SITES.values()}
+    assert restart.old.core.report(world.net.now).refusals == {Refusal.MALFORMED: 1}
+    assert len(restart.new.core._peers) == len(SITES)
+
+
+def test_a_site_that_moves_without_being_told_is_refused(world: World, tuns: tuple[Tun, dict[str, Tun]]) -> None:
+    hub, sites = tuns
+    (bad,) = sites["ship1"].nodes
+    (connection,) = bad.core._peers
+    connection.session.send_control(encode_control(Moved()))
+    bad.core._dirty[connection] = None
+    world.net.flush(bad)
+    world.net.run(0.1)
+    assert hub.nodes[0].core.report(world.net.now).refusals == {Refusal.MALFORMED: 1}
+    assert not [m for m in hub.nodes[0].messages if isinstance(m, PeerMoved)]
 
 
 def test_a_successor_that_dies_and_comes_again_displaces_nobody(

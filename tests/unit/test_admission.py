@@ -70,6 +70,23 @@ def test_whoever_spoofs_gets_no_more_than_that(crowd: Crowd) -> None:
     assert not isinstance(crowd.knock("198.51.100.9"), bytes | DropReason)
 
 
+def test_who_is_gone_keeps_its_place_for_its_time(crowd: Crowd) -> None:
+    """So the threshold bounds the rate as well, of those who prove their address and of those who do not."""
+    for number in range(LIMITS.retry_from):
+        assert crowd.admission.lose(cast(Peer, crowd.knock(f"192.0.2.{number}")))
+    later = NOW + HELLO_TIME - 0.1
+    assert isinstance(crowd.admission.judge(crowd.initial(), ("192.0.2.9", 1), 0, later), bytes)
+    for port in range(LIMITS.per_source):
+        assert crowd.admission.lose(cast(Peer, crowd.knock("198.51.100.1", port, now=later)))
+    assert crowd.knock("198.51.100.1", 99, now=later) is DropReason.LIMIT
+    assert crowd.admission.overdue(NOW + HELLO_TIME) == []
+    assert isinstance(crowd.admission.judge(crowd.initial(), ("192.0.2.9", 1), 0, later), bytes)
+    assert crowd.admission.overdue(later + HELLO_TIME) == []
+    assert not len(crowd.admission)
+    assert not crowd.admission._sources
+    assert crowd.admission.deadline() is None
+
+
 def test_handshakes_are_bounded(crowd: Crowd) -> None:
     verdicts = [crowd.knock(f"192.0.2.{number}") for number in range(8)]
     assert [isinstance(verdict, DropReason) for verdict in verdicts] == [False] * 6 + [True] * 2
@@ -90,8 +107,8 @@ def test_one_source_gets_its_share(crowd: Crowd, hosts: list[str], fits: int) ->
     guests = [peer for host in hosts if not isinstance(peer := crowd.knock(host), bytes | DropReason)]
     assert len(guests) == fits
     for peer in guests:
-        crowd.admission.end(peer)
-        crowd.admission.end(peer)  # a second time does nothing
+        crowd.admission.admit(peer)
+    assert not crowd.admission.lose(guests[0])  # it is no stranger any more
     assert not isinstance(crowd.knock(hosts[0]), bytes | DropReason)
 
 
@@ -108,7 +125,7 @@ def test_a_token_is_good_once(crowd: Crowd) -> None:
     answer = second(retry)
     peer = crowd.come(answer, "192.0.2.2", 7)
     assert not isinstance(peer, bytes | DropReason)
-    crowd.admission.end(peer)
+    crowd.admission.admit(peer)
     assert crowd.come(answer, "192.0.2.2", 7) is DropReason.TOKEN
     assert crowd.come(answer, "192.0.2.2", 7, now=NOW + LIFETIME) is DropReason.TOKEN
     assert crowd.come(answer, "192.0.2.2", 8) is DropReason.TOKEN
@@ -121,7 +138,7 @@ def test_a_token_that_met_a_full_house_is_not_used_up(crowd: Crowd) -> None:
     strangers.append(crowd.knock("192.0.2.100"))
     answer = second(retry)
     assert crowd.come(answer, "198.51.100.1", 7) is DropReason.LIMIT
-    crowd.admission.end(cast(Peer, strangers[0]))
+    crowd.admission.admit(cast(Peer, strangers[0]))
     assert not isinstance(crowd.come(answer, "198.51.100.1", 7), bytes | DropReason)
 
 
@@ -132,7 +149,7 @@ def test_what_is_remembered_of_tokens_is_bounded(crowd: Crowd, monkeypatch: pyte
     for number in range(10):
         peer = crowd.knock("198.51.100.1", number, now=NOW + number)
         assert not isinstance(peer, bytes | DropReason)
-        crowd.admission.end(peer)
+        crowd.admission.admit(peer)
     assert len(crowd.admission._redeemed) == 3
     crowd.knock("198.51.100.1", 99, now=NOW + 100)
     assert len(crowd.admission._redeemed) == 1
@@ -144,4 +161,5 @@ def test_time_is_over(crowd: Crowd) -> None:
     assert crowd.admission.deadline() == NOW + HELLO_TIME
     assert crowd.admission.overdue(NOW + HELLO_TIME - 0.001) == []
     assert crowd.admission.overdue(NOW + HELLO_TIME) == [first]
-    assert crowd.admission.overdue(NOW + HELLO_TIME + 1) == [first, later]
+    assert crowd.admission.deadline() == NOW + 1 + HELLO_TIME
+    assert crowd.admission.overdue(NOW + HELLO_TIME + 1) == [later]

@@ -72,7 +72,8 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Serving]:
     finally:
         for writer in served.clients:
             writer.transport.abort()
-        await served.present(0)
+        async with asyncio.timeout(5):
+            await served.present(0)
         served.door.close()
         await asyncio.sleep(0)
 

@@ -98,7 +98,9 @@ class Endpoint:
             self._on_garbage(addr, now)
             return
         peer = self._by_cid.get(header.destination_cid) or self._on_unknown(header, data, addr, now)
-        if peer is not None:
+        if peer is not None and not peer.may_be_slow(now):
+            self.drop(DropReason.CONTROL)
+        elif peer is not None:
             dropped = peer.session.handle_datagram(data, addr, now)
             if dropped is not None:
                 self.drop(dropped)

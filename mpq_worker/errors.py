@@ -31,6 +31,7 @@ class DropReason(StrEnum):
     DUPLICATE = "duplicate"  # a packet that came before, or too late to tell
     UNOPENED = "unopened"  # of one of our connections, by its ID, but no key opens it
     PATH = "path"  # from another address than the one that began this handshake
+    CONTROL = "control"  # of one connection, more than its share of what Python has to look at
     SIGNING = "signing"  # more than can wait for the supervisor's signature
     RETRY = "retry"  # an Initial that was answered with a Retry
     TOKEN = "token"  # an Initial whose token is forged, used, too old, or another's
@@ -53,6 +54,7 @@ class Refusal(StrEnum):
     REVOKED = "revoked"  # was good until the configuration changed
     TWIN = "twin"  # another host with the same certificate
     TIMEOUT = "timeout"  # no Hello in time
+    OFTEN = "often"  # a site of ours that connects without end
 
 
 class MpqError(Exception):

@@ -66,6 +66,8 @@ DRAIN_TIME = 1.0
 """How long a connection that a newer one of the same site replaced may still deliver."""
 MAX_OF_SITE = 8
 """Connections of one site beyond those that its addresses point to; the oldest goes before its time."""
+ARRIVALS_PER_SECOND, ARRIVALS_AT_ONCE = 20, 40
+"""Of one site: each handshake takes 5 ms of CPU from those who share the worker."""
 TWIN_TIME = 0.3
 """Who still speaks by a connection so long after another one has taken over from it is another host."""
 TWIN_PAUSE = 3600.0
@@ -122,6 +124,7 @@ class HubTunnel(Endpoint):
         self._garbage_lines = Budget(1 / LINE_PAUSE, 1)
         self._silence_lines = Budget(1 / LINE_PAUSE, 1)
         self._twin_lines: dict[str, Budget] = {}  # by identity
+        self._arrivals: dict[str, Budget] = {}  # by identity
         self._tell(Ready())
 
     # ------------------------------------------------------------------ in, beyond Endpoint's
@@ -237,11 +240,14 @@ class HubTunnel(Endpoint):
             raise PeerFault(Refusal.IDENTITY, f"{identity} is no site of this worker")
         if not site.inner:
             raise PeerFault(Refusal.REVOKED, f"{identity} is revoked in the hub's configuration")
+        arrivals = self._arrivals.setdefault(identity, Budget(ARRIVALS_PER_SECOND, ARRIVALS_AT_ONCE))
+        if not arrivals.take(now):
+            raise PeerFault(Refusal.OFTEN, f"{identity} connects more than {ARRIVALS_PER_SECOND} times a second")
         foreign = set(claims.inner) - set(site.inner)
         if foreign or not claims.inner:
             wanted = ", ".join(sorted(foreign)) or "no address"
             raise PeerFault(Refusal.ADDRESS, f"{identity} asks for {wanted}, which is not its own")
-        guest.site, guest.inner, guest.admitted_at = site, claims.inner, now
+        guest.site, guest.inner, guest.admitted_at = site, tuple(dict.fromkeys(claims.inner)), now
         guest.allowed = parse_prefixes({*claims.inner, *site.prefixes})
         self._permit(peer, guest.allowed)
         guest.movable = MOVE in claims.features

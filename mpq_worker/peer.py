@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mpq_worker._datapath import Path
+from mpq_worker.budget import Budget
 from mpq_worker.codel import CodelQueue
 from mpq_worker.contract import PathStats, QueueLimits, Transport
 from mpq_worker.measure import PathMeter, ProbeMeter
@@ -12,6 +13,10 @@ from mpq_worker.wire import CONTEXT_IP, CONTEXT_PROBE, encode_probe
 MAX_BACKLOG = 64
 """Datagrams handed to QUIC ahead of the pacer; what waits beyond that waits in the queue, under CoDel."""
 PROBE_ROOM = 64
+SLOW_PER_SECOND = 500
+"""Packets that the native loop leaves to Python: each takes 50 µs and more, and their sender chooses how many.
+A connection needs some tens, and in the round trip in which its address changes all that come."""
+SLOW_AT_ONCE = 2000
 _IP = bytes((CONTEXT_IP,))
 
 
@@ -41,6 +46,11 @@ class Peer:
         self._path = PathMeter()
         self._mtu = transport.inner_mtu
         self._opened = session.opened
+        self._slow = Budget(SLOW_PER_SECOND, SLOW_AT_ONCE)
+
+    def may_be_slow(self, now: float) -> bool:
+        """Whether Python may look at one more packet: always where the native loop has no part, or is kept out."""
+        return self.path is None or self._held or self._slow.take(now)
 
     def note_inbound(self, now: float) -> None:
         """Call after a datagram was handled: only a packet that opens, and is no replay, is a sign of life."""

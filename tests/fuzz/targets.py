@@ -83,10 +83,11 @@ def mutations() -> Target:
         core, peer = make()
         payload = b"\x31\x40\x65\x00" + bytes(100)
         packets.append((lambda core=core: core, ends.seal(peer.session, role, payload, 7), source))  # type: ignore[misc]
+    clock = count(NOW)
 
     def run(data: bytes) -> None:
         make, packet, source = packets[data[0] & 1]
-        core = make()
+        core, now = make(), next(clock)
         mangled = bytearray(packet)
         for where, mask in zip(data[1::2], data[2::2], strict=False):
             mangled[where % len(mangled)] ^= mask
@@ -95,8 +96,8 @@ def mutations() -> Target:
             return
         (peer,) = core._peers
         before = peer.session.opened
-        core.handle_udp(cut, source, NOW)
-        quiet(core)
+        core.handle_udp(cut, source, now)
+        quiet(core, now)
         assert peer.session.opened == before
         assert core._peers == {peer}
 

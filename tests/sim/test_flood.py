@@ -15,10 +15,10 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from mpq_supervisor import pki
 from mpq_worker import tunnel
 from mpq_worker.admission import HELLO_TIME
-from mpq_worker.contract import Notice, Ready
+from mpq_worker.contract import Notice, PeerSilent, Ready
 from mpq_worker.endpoint import ERRORS_PER_SECOND
 from mpq_worker.errors import DropReason, Refusal
-from mpq_worker.hub import DRAIN_TIME, MAX_OF_SITE, HubTunnel
+from mpq_worker.hub import ARRIVALS_AT_ONCE, ARRIVALS_PER_SECOND, DRAIN_TIME, MAX_OF_SITE, HubTunnel
 from mpq_worker.mailbox import MAX_MESSAGES
 from mpq_worker.peer import Peer
 from mpq_worker.quic.connection import Connection
@@ -402,6 +402,28 @@ def test_a_site_that_reconnects_all_the_time_has_few_connections(world: World) -
         most = max(most, number_of_peers(hub))
     assert DRAIN_TIME / 0.055 > MAX_OF_SITE + 5  # without the bound there would be more
     assert most <= MAX_OF_SITE + 3  # the current one, the newest, and one that says goodbye
+
+
+def test_a_site_that_connects_without_end_is_told_to_wait(world: World) -> None:
+    """A handshake costs the hub CPU that is the others' too; what is refused takes places of its address for 5 s."""
+    hub = world.add_hub()
+    good = world.add_site("ship2", ("10.200.11.17",), port=46099)
+    made = count_connections(hub)
+    for number in range(300):
+        site = world.add_site(port=3000 + number)
+        world.net.run(0.01)
+        world.net.at(world.net.now + 0.09, lambda site=site: setattr(site, "alive", False))  # type: ignore[misc]
+    core = hub.core
+    assert isinstance(core, HubTunnel)
+    refused = core.report(world.net.now).refusals[Refusal.OFTEN]
+    assert world.limits.per_source <= refused <= world.limits.per_source + world.limits.retry_from
+    assert made() - refused <= ARRIVALS_AT_ONCE + 3 * ARRIVALS_PER_SECOND + 10  # some are on their way
+    assert drops(world, hub)[DropReason.LIMIT] > 100
+    assert [m for m in good.messages if isinstance(m, PeerSilent)] == []
+    world.net.run(HELLO_TIME)
+    site = world.add_site(port=4000)
+    world.net.run(0.2)
+    assert Ready() in site.messages
 
 
 def number_of_peers(hub: Node) -> int:

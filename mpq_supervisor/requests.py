@@ -16,6 +16,8 @@ from mpq_supervisor.status import HostStatus
 SOCKET_NAME = "ctl.sock"
 MAX_REQUEST = 2 << 20
 """Bytes; a configuration may come with it."""
+MAX_ECHO = 200
+"""Characters of what is said of a line that is no request: it quotes it."""
 MAX_WAIT = 120.0
 
 
@@ -93,4 +95,4 @@ def decode_request(line: bytes) -> Request | Response:
     try:
         return msgspec.json.decode(line, type=Request)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return Response(Code.USAGE, (f"not a request: {error}",))
+        return Response(Code.USAGE, (f"not a request: {str(error)[:MAX_ECHO]}",))

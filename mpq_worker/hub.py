@@ -130,13 +130,17 @@ class HubTunnel(Endpoint):
     # ------------------------------------------------------------------ in, beyond Endpoint's
 
     def handle_sites(self, sites: Iterable[SiteEntry], now: float) -> None:
-        """The configuration changed: who is no longer in it, or in another way, is cut off."""
+        """The configuration changed: who is no longer in it, or may not use the address that it has, is cut off.
+        Of the others changes what is routed to them, and where from they may send."""
         self._sites = {site.identity: site for site in sites}
         for peer, guest in list(self._guests.items()):
-            if guest.site is None or (entry := self._sites.get(guest.site.identity)) == guest.site:
+            if guest.site is None:
                 continue
-            what = "is revoked or gone from" if entry is None or not entry.inner else "has changed in"
-            self._refuse(peer, Refusal.REVOKED, f"{guest.site.name} {what} the hub's configuration", now)
+            entry = self._sites.get(guest.site.identity)
+            if entry is None or not set(guest.inner).issubset(entry.inner):
+                what = "has other addresses in" if entry is not None and entry.inner else "is revoked or gone from"
+                self._refuse(peer, Refusal.REVOKED, f"{guest.site.name} {what} the hub's configuration", now)
+        self._change_prefixes()
 
     def report(self, now: float) -> Report:
         status = [
@@ -333,6 +337,20 @@ class HubTunnel(Endpoint):
                 self._routes.set(parse_prefixes(site.prefixes), heir)
             for other in self._standing_by(guest.inner) if was_current else ():
                 self._take_over(other, now, in_order=False)
+
+    def _change_prefixes(self) -> None:
+        """Connections go over to what is said of their sites now; a prefix may go from one site to another."""
+        before = {guest.site.identity: guest.site for guest in self._guests.values() if guest.site is not None}
+        changed = {identity: site for identity, site in before.items() if site != self._sites[identity]}
+        for site in changed.values():
+            self._routes.discard(parse_prefixes(site.prefixes))
+        for peer, guest in self._guests.items():
+            if guest.site is not None and guest.site.identity in changed:
+                guest.site = self._sites[guest.site.identity]
+                guest.allowed = parse_prefixes({*guest.inner, *guest.site.prefixes})
+                self._permit(peer, guest.allowed)
+                if self._is_current(peer):
+                    self._routes.set(parse_prefixes(guest.site.prefixes), peer)
 
     def _standing_by(self, inner: tuple[str, ...]) -> list[Peer]:
         """Connections of a site's new worker that wait for its `Take`."""

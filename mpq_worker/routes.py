@@ -23,7 +23,7 @@ def parse_prefixes(texts: Iterable[str]) -> tuple[Prefix, ...]:
 
 
 class RouteTable(Generic[T]):
-    """Longest-prefix match; an entry dies with its owner, and only its owner can take it away.
+    """Longest-prefix match; an entry dies with its owner, and no other owner can take it away.
 
     `changed` hears of every entry that comes or goes.
     """
@@ -45,6 +45,13 @@ class RouteTable(Generic[T]):
         for prefix in [prefix for prefix, who in self._entries.items() if who is owner]:
             del self._entries[prefix]
             self._changed(prefix, None)
+        self._relist()
+
+    def discard(self, prefixes: Iterable[Prefix]) -> None:
+        """These go, whoever has them: they are nobody's any more."""
+        for prefix in prefixes:
+            if self._entries.pop(prefix, None) is not None:
+                self._changed(prefix, None)
         self._relist()
 
     def lookup(self, address: bytes) -> T | None:

@@ -304,6 +304,19 @@ def test_a_commit_goes_back_when_told_or_when_nobody_confirms(system: System) ->
     assert system.pids("site") == after
 
 
+def test_a_lan_of_a_site_comes_and_goes_without_an_outage(system: System) -> None:
+    pids, begin = system.pids("hub"), len(system.log("hub"))
+    lan = '\nlan = [{ prefix = "172.21.0.0/16", class = "bulk", listener = "mt5" }]'
+    with system.pinged() as pings:
+        system.edit("hub", "number = 0", f"number = 0{lan}")
+        ok(system.lab.ctl("hub", "reload"))
+        system.edit("hub", lan, "")
+        ok(system.lab.ctl("hub", "reload"))
+    assert pings.lost() == {}
+    assert system.pids("hub") == pids
+    assert "refused" not in system.log("hub")[begin:]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [("number = 0", "number = 0\nrevoked = true"), (f'name = "{SITE_NAME}"', 'name = "ship7"')],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from mpq_supervisor import pki
@@ -242,6 +243,47 @@ def test_unchanged_sites_survive_a_reload(world: World, hub: Node, good: Node) -
     world.net.at(world.net.now + 0.2, lambda: hub.core.handle_sites(entries, world.net.now))  # type: ignore[union-attr]
     core = attack(world, hub, good, 0.5)
     assert core.report(world.net.now).refusals == {}
+
+
+def test_prefixes_of_a_site_change_without_its_connection(world: World, hub: Node, good: Node) -> None:
+    """Also from one site to another, and to one that stands by; another address cuts off."""
+    other = world.add_site("ship1")
+    world.net.run(0.5)
+    core = hub.core
+    assert isinstance(core, HubTunnel)
+
+    def change(prefixes: dict[str, tuple[str, ...]]) -> None:
+        sites = [msgspec.structs.replace(one, prefixes=prefixes.get(one.name, ())) for one in world.entries]
+        core.handle_sites(sites, world.net.now)
+        world.net.flush(hub)
+
+    def gets(address: str) -> str:
+        before = {"ship2": len(good.delivered), "ship1": len(other.delivered)}
+        world.net.send_packet(hub, packet(HUB_INNER, address))
+        world.net.run(0.2)
+        after = {"ship2": len(good.delivered), "ship1": len(other.delivered)}
+        return ", ".join(name for name in before if after[name] > before[name])
+
+    def may_send(site: Node, address: str) -> bool:
+        before = len(hub.delivered)
+        world.net.send_packet(site, packet(address, HUB_INNER))
+        world.net.run(0.2)
+        return len(hub.delivered) > before
+
+    lan, new = "172.16.2.9", "172.17.0.9"
+    assert (gets(lan), gets(new), may_send(good, lan), may_send(good, new)) == ("ship2", "", True, False)
+    change({"ship2": ("172.16.2.0/24", "172.17.0.0/16")})
+    assert (gets(lan), gets(new), may_send(good, lan), may_send(good, new)) == ("ship2", "ship2", True, True)
+    change({"ship1": ("172.16.2.0/24",), "ship2": ("172.17.0.0/16",)})
+    assert (gets(lan), gets(new), may_send(good, lan), may_send(other, lan)) == ("ship1", "ship2", False, True)
+    change({})
+    assert (gets(lan), gets(new), may_send(good, new), may_send(other, lan)) == ("", "", False, False)
+    attack(world, hub, good, 0.5)
+    assert core.report(world.net.now).refusals == {}
+    assert len(core._peers) == 2
+    moved = [msgspec.structs.replace(one, inner=("10.200.11.99",)) for one in world.entries]
+    core.handle_sites(moved, world.net.now)
+    assert core.report(world.net.now).refusals == {Refusal.REVOKED: 2}
 
 
 def test_spoofed_packets_do_not_move_a_connection(world: World, hub: Node, good: Node) -> None:

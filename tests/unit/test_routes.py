@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
 
-from mpq_worker.routes import RouteTable, covers, parse_prefixes
+from mpq_worker.routes import Prefix, RouteTable, covers, parse_prefixes
 
 OWNERS = ("a", "b", "c", "d", "e", "f", "g")
 
@@ -93,6 +93,16 @@ def test_a_removed_longer_prefix_uncovers_the_shorter() -> None:
     routes = table(a=("10.0.0.0/8",), b=("10.1.0.0/16",))
     routes.remove("b")
     assert find(routes, "10.1.0.1") == "a"
+
+
+def test_prefixes_that_are_nobodys_any_more() -> None:
+    told: list[tuple[Prefix, str | None]] = []
+    routes: RouteTable[str] = RouteTable(lambda prefix, owner: told.append((prefix, owner)))
+    kept, gone = parse_prefixes(("10.0.0.0/8", "10.1.0.0/16"))
+    routes.set((kept, gone), "a")
+    routes.discard((gone, *parse_prefixes(("10.9.0.0/16",))))
+    assert find(routes, "10.1.0.1") == "a"
+    assert told == [(kept, "a"), (gone, "a"), (gone, None)]
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/24", "10.0.0.256", "", "fd00::1/64", "10.0.0.0/33", "site"])

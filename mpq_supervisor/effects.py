@@ -142,12 +142,24 @@ EFFECTS: dict[str, Field] = {
 what comes and goes of it, and `portal` stands for all that is in it. Entries without a name are compared as a whole.
 What the files hold that `identity` names is compared by the supervisor itself."""
 
+_OF_A_START = [
+    path.removeprefix("supervisor.")
+    for path, field in EFFECTS.items()
+    if field.effect is Effect.NONE and path.startswith("supervisor.")
+]
+
 
 def differences(old: Config, new: Config) -> list[Change]:
     """What is different, in the order of the fields. Entries of a list are the same if their name is."""
     if old.role != new.role:
         return [_change("role", "role", old.role, new.role)]
     return list(_compare("", "", old, new))
+
+
+def as_it_runs(running: Config, new: Config) -> Config:
+    """`new` as a reload applies it: what nothing but a start changes stays as in `running`."""
+    kept = {name: getattr(running.supervisor, name) for name in _OF_A_START}
+    return msgspec.structs.replace(new, supervisor=msgspec.structs.replace(new.supervisor, **kept))
 
 
 def describe(preview: Preview) -> list[str]:

@@ -55,3 +55,20 @@ def write_atomically(path: Path, data: bytes, mode: int, *, durable: bool = Fals
     except BaseException:
         os.unlink(temporary)
         raise
+    if durable:
+        _sync_directory(path.parent)
+
+
+def remove_durably(path: Path) -> None:
+    """Once this is back, the file is gone, also after a power cut; it need not have been there. Raises OSError."""
+    path.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """fsync(2) of a file says nothing about its name."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

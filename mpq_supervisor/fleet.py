@@ -168,12 +168,17 @@ class Fleet:
         """The next of the workers that a reload restarts, if the one before has arrived."""
         for name in self._rolling.due(self._loop.time(), self._is_settled):
             worker = self.workers.get(name)
-            if worker is not None and worker.life.state not in (State.STOPPING, State.STOPPED):
+            if worker is not None and name not in self.stopped():
                 worker.feed(happenings.RestartWanted())  # the operator's stop outlives a reload
 
     def _is_settled(self, name: str) -> bool:
         worker = self.workers.get(name)
         return worker is None or worker.life.state in SETTLED
+
+    def stopped(self) -> frozenset[str]:
+        """Workers that the operator stopped: what a reload has for them, they are told when he starts them."""
+        states = (State.STOPPING, State.STOPPED)
+        return frozenset(name for name, worker in self.workers.items() if worker.life.state in states)
 
     async def wait(self, predicate: Callable[[], bool], seconds: float) -> bool:
         """Waits until `predicate` holds, looking again whenever a worker changes; False after `seconds`."""

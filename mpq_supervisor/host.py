@@ -95,7 +95,7 @@ class Host:
         self._monitor.look()  # at what happened between `up` and now
 
     def apply(self, plan: HostPlan) -> None:
-        """Goes over to a new plan, or stays with the old one and raises HostFault.
+        """Goes over to a new plan, or stays with the old one and raises HostFault, whatever it was that failed.
 
         What only the old one had is closed here; a worker that still holds a copy keeps that until it ends.
         """
@@ -103,12 +103,18 @@ class Host:
         self._in_place = frozenset()  # what goes and comes now is the plan's doing
         try:
             self.up()
-        except HostFault:
+        except (HostFault, OSError) as error:
             self._plan = old
-            self.up()
-            raise
+            self._go_back()
+            raise HostFault(str(error)) from error
         finally:
             self._close_what_went()
+
+    def _go_back(self) -> None:
+        try:
+            self.up()
+        except (HostFault, OSError) as error:  # the next change of the network, or reload, has it tried again
+            self._log.error("network: %s", error)
 
     def down(self, on_stop: Literal["closed", "open"]) -> None:
         """Gives everything back, or everything but what refuses LAN traffic. The workers must be gone."""

@@ -144,7 +144,10 @@ def test_reload_takes_away_what_went(site: Host, plan: HostPlan) -> None:
     assert "default dev cr2" in run("ip route show table 113")
 
 
-def test_a_reload_that_fails_changes_nothing(net: Net) -> None:
+def test_a_reload_that_fails_changes_nothing(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor(name: str) -> int:
+        raise OSError(24, "Too many open files")
+
     shown = "ip rule", "ip -o link", "ip route show table all proto 109", "nft --stateless list ruleset"
     one = make_plan(parse(SITE.replace("lan = [", 'matrix = { wan5 = ["bulk"] }\nlan = [')))
     with net.site.entered():
@@ -155,6 +158,10 @@ def test_a_reload_that_fails_changes_nothing(net: Net) -> None:
         with pytest.raises(HostFault, match="TUN cr2: an interface of this name exists and is not a TUN"):
             host.apply(make_plan(parse(SITE)))
         run("ip link del df2")
+        assert run(*shown) == before
+        monkeypatch.setattr("mpq_supervisor.host.open_tun", no_descriptor)
+        with pytest.raises(HostFault, match="Too many open files"):
+            host.apply(make_plan(parse(SITE)))
         assert run(*shown) == before
         host.down("open")
 

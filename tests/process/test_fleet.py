@@ -225,6 +225,7 @@ def test_stop_of_the_operator_outlives_a_reload(run: Run, site_plan: HostPlan, t
             await rig.all_in("UP")
             rig.fleet.command(["cr1"], happenings.StopWanted())
             await rig.all_in("STOPPED", "cr1")
+            assert rig.fleet.stopped() == {"cr1"}
             rig.fleet.reload(plan, Secrets(plan))
             await rig.all_in("UP", *[name for name in rig.fleet.workers if name != "cr1"])
             assert rig.states()["cr1"] == "STOPPED"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from mpq_supervisor import change, pki
-from mpq_supervisor.change import KEPT, ChangeRefused, Configuration, FileDiffers
+from mpq_supervisor import change, config, pki
+from mpq_supervisor.change import KEPT, RETRY, ChangeRefused, Configuration, FileDiffers
 from mpq_supervisor.config import ConfigError
 from mpq_supervisor.edit import ConfigField, Value
 from mpq_supervisor.effects import describe
@@ -17,6 +16,7 @@ from mpq_supervisor.orders import WorkerChange, worker_changes
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.secrets import Secrets
 from mpq_worker.errors import HostFault
+from tests.unit.disk import Disk, Ended
 
 
 class Host:
@@ -42,8 +42,11 @@ wan = [{{ name = "wan4", interface = "wan4" }}]
 supervisor = {{ state_directory = "{self.state}" }}
 """
         self.file.write_text(self.good)
+        self.kept = directory / f"mpq.toml{KEPT}"
         self.applied: list[HostPlan] = []
-        self.fault = ""
+        self.fault: Exception | None = None
+        self.stopped: set[str] = set()
+        self.step: Callable[[], None] = lambda: None
         self.timers: dict[int, tuple[float, Callable[[], None]]] = {}
         self.boot()
 
@@ -51,12 +54,17 @@ supervisor = {{ state_directory = "{self.state}" }}
         """The supervisor starts; timers of one before are gone."""
         self.timers.clear()
         self.running = Configuration(self.file)
-        self.running.attach(Secrets(self.running.plan), self._apply, self._later)
+        self.running.attach(Secrets(self.running.plan), self._apply, self._later, lambda: self.stopped)
 
     def edit(self, old: str, new: str) -> None:
         text = self.file.read_text()
         assert old in text
         self.file.write_text(text.replace(old, new, 1))
+
+    def renew(self) -> None:
+        """New credentials in the place of the old."""
+        self.key.write_bytes(self.renewed.key_pem)
+        self.certificate.write_bytes(self.renewed.certificate_pem)
 
     def expire(self) -> None:
         ((_, callback),) = self.timers.values()
@@ -68,9 +76,11 @@ supervisor = {{ state_directory = "{self.state}" }}
         return self.running.plan.tunnels[0].mtu
 
     def _apply(self, plan: HostPlan, secrets: Secrets) -> dict[str, WorkerChange]:
-        if self.fault:
-            raise HostFault(self.fault)
+        if self.fault is not None:
+            raise self.fault
+        self.step()
         self.applied.append(plan)
+        self.certificate_in_use = secrets.credentials.certificate
         return worker_changes(self.running.plan, plan)
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> Timer:
@@ -90,6 +100,12 @@ class Timer:
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
+
+
+@pytest.fixture
+def disk(host: Host, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    monkeypatch.setattr(config, "check_host", lambda *_: [])  # of hundreds of starts it would take half the time
+    return Disk(host.file.parent, "mpq.toml", monkeypatch)
 
 
 SLOWER = ('interface = "wan4"', 'interface = "wan4", mtu = 1300')
@@ -123,9 +139,30 @@ def test_reload(host: Host) -> None:
     assert describe(host.running.reload()) == []
 
 
+def test_what_only_a_start_changes_differs_until_then(host: Host) -> None:
+    host.edit("supervisor = {", 'supervisor = { control_group = "wheel", runtime_directory = "/run/other",')
+    host.edit(str(host.state), f"{host.state}2")
+    told = describe(host.running.reload())
+    assert len(told) == 3
+    assert all(line.endswith("(nothing until the supervisor itself starts anew)") for line in told)
+    assert describe(host.running.preview()) == told
+    supervisor = host.applied[-1].supervisor
+    assert (supervisor.state_directory, supervisor.runtime_directory) == (str(host.state), "/run/mpq")
+    assert describe(host.running.patch("br1", {"wan[wan4].mtu": 1300}))[1:4] == told
+    host.boot()
+    assert describe(host.running.preview()) == []
+    assert host.running.plan.supervisor.state_directory == f"{host.state}2"
+
+
+def test_a_stopped_worker_is_not_said_to_restart(host: Host) -> None:
+    host.stopped = {"br1"}
+    host.edit(*SLOWER)
+    assert describe(host.running.preview())[1:] == ["cr1 restarts", "df1 restarts"]
+    assert host.running.reload().workers == {"cr1": "restart", "df1": "restart"}
+
+
 def test_new_certificates_are_seen_though_the_file_is_the_same(host: Host) -> None:
-    host.key.write_bytes(host.renewed.key_pem)
-    host.certificate.write_bytes(host.renewed.certificate_pem)
+    host.renew()
     assert describe(host.running.reload()) == ["cr1 restarts", "br1 restarts", "df1 restarts"]
     assert describe(host.running.reload()) == []
 
@@ -133,10 +170,11 @@ def test_new_certificates_are_seen_though_the_file_is_the_same(host: Host) -> No
 @pytest.mark.parametrize("change_it", [Configuration.reload, lambda running: running.commit(60.0)])
 def test_what_cannot_be_changes_nothing(host: Host, change_it: Callable[[Configuration], object]) -> None:
     host.edit(*SLOWER)
-    host.fault = "nft: no"
-    with pytest.raises(ChangeRefused, match="nft: no"):
-        change_it(host.running)
-    host.fault = ""
+    for host.fault in (HostFault("nft: no"), OSError(24, "Too many open files")):
+        with pytest.raises(ChangeRefused, match=r"nft: no|Too many open files"):
+            change_it(host.running)
+        assert (host.timers, host.kept.exists()) == ({}, False)
+    host.fault = None
     host.edit("1300", "13000000")
     with pytest.raises(ChangeRefused, match=r"mpq.toml: wan\[0\].mtu"):
         change_it(host.running)
@@ -147,7 +185,7 @@ def test_what_cannot_be_changes_nothing(host: Host, change_it: Callable[[Configu
     with pytest.raises(ChangeRefused, match="No such file"):
         change_it(host.running)
     assert (host.mtu, host.applied, host.timers) == (1400, [], {})
-    assert not (host.state / KEPT).exists()
+    assert not host.kept.exists()
 
 
 def test_a_commit_that_is_confirmed_stays(host: Host) -> None:
@@ -188,13 +226,23 @@ def test_a_supervisor_that_starts_before_the_confirmation_runs_what_ran_before(h
     assert host.running.confirm()
 
 
-def test_a_useless_file_is_no_reason_not_to_run_what_ran_before(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not say where its state is, either: that is looked for in the usual place."""
+def test_a_useless_file_is_no_reason_not_to_run_what_ran_before(host: Host) -> None:
+    host.edit(*SLOWER)
     host.running.commit(60.0)
     host.file.write_text("garbage")
+    host.boot()
+    assert host.mtu == 1400
+    host.kept.unlink()
     with pytest.raises(ConfigError):
         host.boot()
-    monkeypatch.setattr(change, "Supervisor", lambda: SimpleNamespace(state_directory=str(host.state)))
+
+
+def test_what_ran_before_is_found_whatever_the_file_says_of_its_state(host: Host) -> None:
+    host.edit(str(host.state), f"{host.state}2")
+    host.running.reload()
+    host.edit(*SLOWER)
+    host.edit(f"{host.state}2", f"{host.state}3")
+    host.running.commit(60.0)
     host.boot()
     assert host.mtu == 1400
 
@@ -202,9 +250,13 @@ def test_a_useless_file_is_no_reason_not_to_run_what_ran_before(host: Host, monk
 def test_what_ran_before_and_cannot_any_more_gives_way_to_the_file(host: Host) -> None:
     host.edit(*SLOWER)
     host.running.commit(60.0)
-    (host.state / KEPT).write_text("garbage")
+    host.kept.write_text("garbage")
     host.boot()
     assert host.mtu == 1300
+    host.edit("1300", "1350")
+    host.running.commit(60.0)
+    host.boot()
+    assert host.mtu == 1300, "another commit keeps what ran"
 
 
 def test_two_commits_go_back_to_what_was_good(host: Host) -> None:
@@ -232,31 +284,145 @@ def test_a_reload_confirms(host: Host) -> None:
     host.running.commit(60.0)
     host.running.reload()
     assert host.timers == {}
-    assert not (host.state / KEPT).exists()
+    assert not host.kept.exists()
 
 
-def test_a_way_back_that_does_not_work_is_told(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_way_back_that_does_not_work_is_told_and_tried_again(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     host.edit(*SLOWER)
     host.running.commit(60.0)
-    host.fault = "nft: no"
+    host.fault = HostFault("nft: no")
     host.expire()
-    assert "not confirmed, and no way back: nft: no" in caplog.text
-    assert host.mtu == 1300
+    assert "not confirmed, and no way back yet: nft: no" in caplog.text
+    ((seconds, _),) = host.timers.values()
+    assert (host.mtu, seconds) == (1300, RETRY)
+    host.fault = None
+    host.expire()
+    assert (host.mtu, host.timers) == (1400, {})
 
 
-def test_a_commit_keeps_its_state_where_it_is(host: Host) -> None:
-    host.edit(str(host.state), str(host.state) + "2")
-    with pytest.raises(ChangeRefused, match="state_directory"):
+def test_the_way_back_needs_neither_its_files_nor_the_configuration(host: Host) -> None:
+    before = host.certificate.read_text()
+    directory = host.file.parent / "new"
+    directory.mkdir()
+    for old, data in ((host.key, host.renewed.key_pem), (host.certificate, host.renewed.certificate_pem)):
+        (directory / old.name).write_bytes(data)
+        (directory / old.name).chmod(0o600)
+        host.edit(str(old), str(directory / old.name))
+    assert "cr1 restarts" in describe(host.running.commit(60.0))
+    assert host.certificate_in_use != before
+    for gone in (host.file, host.key, host.certificate):
+        gone.unlink()
+    host.expire()
+    assert host.certificate_in_use == before
+
+
+def test_credentials_that_would_not_come_back_are_not_committed(host: Host) -> None:
+    host.renew()
+    host.edit(*SLOWER)
+    with pytest.raises(ChangeRefused, match="no way back: put the new ones into another directory"):
         host.running.commit(60.0)
+    assert (host.applied, host.timers, host.kept.exists()) == ([], {}, False)
     host.running.reload()
+    assert host.certificate_in_use == host.certificate.read_text()
+    host.edit("1300", "1350")
+    host.running.commit(60.0)
 
 
-def test_without_a_place_for_the_way_back_there_is_no_commit(host: Host) -> None:
-    host.state.write_text("no directory")
+def test_without_a_place_for_the_way_back_there_is_no_commit(host: Host, disk: Disk) -> None:
+    disk.begin(broken=range(99))
     host.edit(*SLOWER)
     with pytest.raises(ChangeRefused, match="there would be no way back"):
         host.running.commit(60.0)
-    assert host.mtu == 1400
+    assert (host.mtu, host.timers) == (1400, {})
+
+
+def test_what_cannot_be_confirmed_for_good_waits_on(host: Host, disk: Disk) -> None:
+    host.edit(*SLOWER)
+    host.running.commit(60.0)
+    for act in (host.running.confirm, host.running.reload):
+        disk.begin(broken=range(99))
+        with pytest.raises(ChangeRefused, match="the next start would go back to it"):
+            act()
+        assert (host.mtu, len(host.timers), host.kept.exists()) == (1300, 1, True)
+        disk.begin()
+    assert host.running.confirm()
+    assert not host.kept.exists()
+
+
+Deed = Callable[[Host], object]
+COMMIT: Deed = lambda host: host.running.commit(60.0)  # noqa: E731
+DEEDS: dict[str, tuple[tuple[Deed, ...], int]] = {
+    "confirmed": ((COMMIT, lambda host: host.running.confirm()), 1300),
+    "reloaded": ((COMMIT, lambda host: host.running.reload()), 1300),
+    "expired": ((COMMIT, Host.expire), 1400),
+    "committed twice": ((COMMIT, COMMIT), 1400),
+    "committed again": ((COMMIT, Host.expire, COMMIT, lambda host: host.running.confirm()), 1300),
+    "reloaded in the end": ((COMMIT, Host.expire, lambda host: host.running.reload()), 1300),
+}
+"""What is done one after the other, and what a start runs after all of it; 1400 ran before, the file says 1300."""
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+@pytest.mark.parametrize("deeds", DEEDS)
+def test_whenever_it_ends_the_next_start_runs_one_or_the_other(
+    host: Host, disk: Disk, deeds: str, power_cut: bool
+) -> None:
+    todo, outcome = DEEDS[deeds]
+    ends_at = 0
+    found: list[tuple[bool, int]] = []
+    while not found or not found[-1][0]:
+        host.file.write_text(host.good)
+        host.kept.unlink(missing_ok=True)
+        host.boot()
+        host.edit(*SLOWER)
+        disk.begin(ends_at=ends_at)
+        host.step = disk.step
+        whole = False
+        try:
+            for deed in todo:
+                deed(host)
+            whole = True
+        except Ended:
+            pass
+        host.step = lambda: None
+        disk.end(power_cut=power_cut)
+        host.boot()
+        found.append((whole, host.mtu))
+        ends_at += 1
+    assert found[-1] == (True, outcome)
+    assert {mtu for _, mtu in found} <= {1300, 1400}
+    assert len(found) > 5, "it ended at each step"
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+@pytest.mark.parametrize("deeds", DEEDS)
+def test_whatever_fails_the_next_start_runs_what_it_said(host: Host, disk: Disk, deeds: str, power_cut: bool) -> None:
+    """What runs, or, while a commit waits, what ran before it; a refused first commit keeps nothing."""
+    todo, _ = DEEDS[deeds]
+    steps, count = -1, 0  # at first nothing fails
+    while steps < count:
+        host.file.write_text(host.good)
+        host.kept.unlink(missing_ok=True)
+        host.boot()
+        host.edit(*SLOWER)
+        disk.begin(broken={steps})
+        host.step = disk.step
+        refused = None
+        for deed in todo:
+            try:
+                deed(host)
+            except ChangeRefused as error:
+                refused = error
+                if deed is todo[0]:
+                    break  # the others would find nothing to do
+        waits, runs, count = bool(host.timers), host.mtu, max(count, disk.steps)
+        host.step = lambda: None
+        disk.end(power_cut=power_cut)
+        host.boot()
+        if refused is None or deed is not todo[0]:
+            assert host.mtu == (1400 if waits else runs), (steps, refused)
+        steps += 1
+    assert count > 4, "it failed at each step"
 
 
 COMMENTED = ("supervisor = ", "# kept\nsupervisor = ")
@@ -316,7 +482,7 @@ def test_a_patch_that_is_wrong_changes_nothing(host: Host, changes: dict[str, Va
 
 
 def test_a_patch_that_the_host_refuses_leaves_the_file(host: Host) -> None:
-    before, host.fault = host.file.read_bytes(), "no"
+    before, host.fault = host.file.read_bytes(), HostFault("no")
     with pytest.raises(ChangeRefused, match="no"):
         host.running.patch("br1", {"wan[wan4].mtu": 1300})
     assert (host.file.read_bytes(), host.mtu) == (before, 1400)

@@ -21,7 +21,6 @@ from mpq_supervisor.printable import printable
 from mpq_worker.contract import ExitCode
 
 MARGIN = 14
-MAX_EVENTS = 30
 EXPORT_POINTS = 100_000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -51,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
         if options.name not in names:
             return _complain(f'no "{options.name}" in the history{nearest(options.name, names)}', 3)
         series = history.series(options.name, since, now, points, now)
-        events = history.events(since, now + 1, MAX_EVENTS, tunnel=options.name)
+        events = history.events(since, now + 1, name=options.name)
     except sqlite3.Error as error:
         return _complain(f"no history can be read: {error}", 1)
     if options.csv:

@@ -81,20 +81,26 @@ def test_the_command_draws_and_exports(
     assert "no history can be read" in capsys.readouterr().err
     (tmp_path / "portal").mkdir()
     store, now = Store(tmp_path / "portal", 16), int(time.time())
+    link = Event(now - 50, "link", 30, "wan5 has no carrier", wan="wan5")
     for t in range(now - 120, now):
         row = Row("br2", "tunnel", "wan5", "bulk", True, True, 20_000 + t % 50, 1, 1000, None, 125_000, 1, 0)
-        store.add(Batch(t, (row,), (Event(t, "state", 20, "br2: UP", "br2"),) if t == now - 60 else ()))
+        events = (Event(t, "state", 20, "br2: UP", "br2"), link) * 40 if t == now - 60 else ()
+        store.add(Batch(t, (row,), events))
     assert main(["history", "-c", str(config), "br2", "--since", "2m"]) == 0
     drawn = capsys.readouterr().out
     assert "RTT" in drawn
     assert "1 Mbit/s" in drawn
     assert "br2: UP" in drawn
+    assert "wan5 has no carrier" in drawn
+    assert "50 earlier events are not shown" in drawn
     assert main(["history", "-c", str(config), "br2", "--csv"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.startswith("t,seconds,up,rtt,")
     assert len(lines) == 120
     assert main(["history", "-c", str(config), "br2", "--json"]) == 0
-    assert '"loss_tx":0.001' in capsys.readouterr().out
+    exported = capsys.readouterr().out
+    assert '"loss_tx":0.001' in exported
+    assert exported.count('"br2: UP"') == 40
     assert main(["history", "-c", str(config), "br22"]) == 3
     assert '(did you mean "br2"?)' in capsys.readouterr().err
     with pytest.raises(SystemExit):

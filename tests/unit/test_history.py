@@ -13,9 +13,9 @@ import pytest
 from mpq_supervisor.__main__ import main
 from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.history import store as store_module
-from mpq_supervisor.portal.history.draw import chart
+from mpq_supervisor.portal.history.draw import MAX_EVENTS, chart
 from mpq_supervisor.portal.history.layout import DAY, HOUR, LEVELS, MINUTES, SECONDS, TENS
-from mpq_supervisor.portal.history.query import History, Series, resolution
+from mpq_supervisor.portal.history.query import History, Point, Series, resolution
 from mpq_supervisor.portal.history.recorder import Recorder
 from mpq_supervisor.portal.history.samples import Batch, Event, Row, Sampler
 from mpq_supervisor.portal.history.sketch import ACCURACY, Sketch
@@ -32,6 +32,10 @@ def row(name: str = "cr2", *, up: bool = True, rtt: int | None = 20_000, sent: i
 
 def batch(t: int, *rows: Row, events: tuple[Event, ...] = ()) -> Batch:
     return Batch(t, rows or (row(),), events)
+
+
+def point_at(t: int) -> Point:
+    return Point(t, 10, 1.0, None, None, None, None, None, 0, 0, 0)
 
 
 @pytest.fixture
@@ -89,6 +93,24 @@ def test_every_level_has_the_mean_of_its_seconds(store: Store, tmp_path: Path) -
                 assert point.rtt_max == max(known)
 
 
+@pytest.mark.parametrize("seconds", [7, 295, 597, 1205])
+def test_the_newest_seconds_are_in_every_resolution(store: Store, tmp_path: Path, seconds: int) -> None:
+    """Those that are not rolled up yet come from the finer levels, and none comes twice."""
+    for second in range(seconds):
+        store.add(batch(T + second, row(up=second < seconds - 3)))
+    for points in (1, seconds // 300, seconds // 10, seconds):
+        for now in (T + seconds, T + 3 * HOUR, T + 3 * DAY):  # beyond what the seconds, and the tens, are kept
+            found = History(tmp_path).series("cr2", T, T + seconds, max(1, points), now).points
+            assert sum(point.seconds for point in found) == seconds
+            assert sum(point.bytes_out for point in found) == 100 * seconds
+            assert round(sum((point.up or 0) * point.seconds for point in found)) == seconds - 3
+
+
+def test_the_first_point_is_drawn_first() -> None:
+    (line, *_) = chart(Series("br2", 10, (point_at(T),)), (), T + 5, T + 30).splitlines()[4:5]
+    assert line[13:] == "█"
+
+
 def test_gaps_are_gaps(store: Store, tmp_path: Path) -> None:
     for second in (0, 1, 2, 50, 51):
         store.add(batch(T + second))
@@ -137,6 +159,15 @@ def test_a_time_to_look_back_is_one_that_is_kept(tmp_path: Path, capsys: pytest.
             main(["history", "br2", "--since", text, "--config", str(tmp_path / "none")])
         assert why in capsys.readouterr().err
     assert main(["history", "br2", "--since", "366d", "--config", str(tmp_path / "none")]) == 78
+
+
+def test_events_that_are_not_drawn_are_counted() -> None:
+    events = [Event(T + n, "state", 20, f"event {n}.") for n in range(MAX_EVENTS + 4)]
+    drawn = chart(Series("br2", 1, ()), events, T, T + 1)
+    assert "4 earlier events are not shown (--json has all)" in drawn
+    assert "event 3." not in drawn
+    assert "event 4." in drawn
+    assert "not shown" not in chart(Series("br2", 1, ()), events[4:], T, T + 1)
 
 
 def test_what_others_have_said_stays_in_its_line() -> None:
@@ -246,6 +277,24 @@ def test_without_a_directory_it_goes_on_and_marks_the_gap(tmp_path: Path, caplog
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_a_file_that_was_removed_is_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, other: bool) -> None:
+    recorder = Recorder(tmp_path, 16)
+    recorder.record(batch(T))
+    (tmp_path / FILE_NAME).rename(tmp_path / "taken")
+    if other:
+        Store(tmp_path, 16).close()
+    recorder.record(batch(T + 1))
+    recorder.record(batch(T + 2))
+    history = History(tmp_path)
+    assert [point.t - T for point in history.series("cr2", T, T + 10, 10, T + 10).points] == [1, 2]
+    (event,) = history.events(0, T * 2)
+    assert (event.kind, event.reason, event.t) == ("history", "removed", T + 1)
+    assert recorder.lost == 0
+    (record,) = caplog.records
+    assert record.message == f"history: {tmp_path / FILE_NAME} was removed; another is begun"
+
+
 def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"nonsense" * 1000)
     recorder = Recorder(tmp_path, 16)
@@ -272,6 +321,45 @@ def test_events_are_found_by_time_kind_and_tunnel(store: Store, tmp_path: Path) 
     assert len(history.events(0, T * 2, 100, kind="state", tunnel="br2")) == 2
     last = history.events(0, T * 2, 1)[0]
     assert [event.text for event in history.events(0, T * 2, 1, before=last.id)] == ["event 8"]
+
+
+def test_events_of_a_series_are_those_of_its_tunnels_and_their_wans(store: Store, tmp_path: Path) -> None:
+    def row_of(name: str, wan: str, traffic_class: str, kind: str = "tunnel") -> Row:
+        return row()._replace(series=name, kind=kind, wan=wan, traffic_class=traffic_class)
+
+    events = (
+        Event(T, "state", 20, "of cr2", "cr2", "wan5", "critical"),
+        Event(T, "state", 20, "of br2", "br2", "wan6", "bulk"),
+        Event(T, "link", 30, "of wan5", wan="wan5"),
+        Event(T, "link", 30, "of wan6", wan="wan6"),
+        Event(T, "order", 20, "of all"),
+    )
+    rows = row_of("cr2", "wan5", "critical"), row_of("br2", "wan6", "bulk"), row_of("bulk", "", "bulk", "class")
+    store.add(batch(T, *rows, events=events))
+
+    def of(name: str) -> list[str]:
+        return [event.text for event in History(tmp_path).events(0, T * 2, name=name)]
+
+    assert of("cr2") == ["of cr2", "of wan5"]
+    assert of("br2") == of("bulk") == ["of br2", "of wan6"]
+    assert len(of("")) == 5
+
+
+def test_notices_push_nothing_else_out(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by their number nor, in a file that is full, by their size."""
+    monkeypatch.setattr(store_module, "MAX_EVENTS", 100)
+    store.add(batch(T, events=(Event(T, "audit", 20, "ann: stop br2"),)))
+    for second in range(1, 122):
+        store.add(batch(T + second, events=(Event(T, "notice", 20, f"{second}"),) * 10))
+    kept = History(tmp_path).events(0, T * 2)
+    assert (kept[0].kind, kept[-1].text) == ("audit", "121")
+    assert 100 < len(kept) < 100 + 10 * 61
+    for _ in range(10):
+        store.trim()
+    trimmed = History(tmp_path).events(0, T * 2)
+    assert trimmed[0].kind == "audit"
+    assert 1 < len(trimmed) < len(kept) / 2
+    assert trimmed[1:] == kept[1 - len(trimmed) :]
 
 
 def test_a_day_has_its_quantiles(store: Store, tmp_path: Path) -> None:

@@ -47,12 +47,13 @@ def events(
     until: Seconds = None,
     kind: Word = "",
     tunnel: Word = "",
+    name: Word = "",
     limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
     before: Annotated[int, Parameter(ge=1, le=1 << 53)] = 1 << 53,
 ) -> EventPage:
-    """The latest events, by default of the last day."""
+    """The latest events, by default of the last day; `name` is a tunnel or class, with what befell its WANs."""
     begin, end, _ = _span(since, until, DAY)
-    found = _read(request, lambda record: record.events(begin, end, limit, kind, tunnel, before))
+    found = _read(request, lambda record: record.events(begin, end, limit, kind, tunnel, name, before))
     return EventPage(tuple(found), found[0].id if len(found) == limit else None)
 
 

@@ -14,19 +14,24 @@ from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.printable import printable
 
 HEIGHT = 4
+MAX_EVENTS = 30
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def chart(series: Series, events: Sequence[Event], since: int, until: int) -> str:
     """What a person wants to see of it; a column is `series.step` seconds, blank where nothing was recorded."""
-    columns: list[Point | None] = [None] * max(1, -(-(until - since // series.step * series.step) // series.step))
+    begin = since // series.step * series.step
+    columns: list[Point | None] = [None] * max(1, -(-(until - begin) // series.step))
     for point in series.points:
-        columns[min((point.t - since) // series.step, len(columns) - 1)] = point
+        columns[min((point.t - begin) // series.step, len(columns) - 1)] = point
     lines = [f"{series.name}, a column is {series.step} s"]
     for title, unit, scale, value in _QUANTITIES:
         lines += _plot(title, unit, [None if p is None or (v := value(p)) is None else v * scale for p in columns])
     lines += [f"{'':>12} {_clock(since)}{_clock(until):>{max(1, len(columns) - len(_clock(since)))}}"]
-    lines += [f"{_clock(event.t)}  {printable(event.kind):<10}  {printable(event.text)}" for event in events]
+    if len(events) > MAX_EVENTS:
+        lines.append(f"{len(events) - MAX_EVENTS} earlier events are not shown (--json has all)")
+    shown = events[-MAX_EVENTS:]
+    lines += [f"{_clock(event.t)}  {printable(event.kind):<10}  {printable(event.text)}" for event in shown]
     return "\n".join(lines)
 
 

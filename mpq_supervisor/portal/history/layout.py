@@ -3,7 +3,7 @@
     series       a tunnel or a class
     s1 s10 s300  samples of 1 s, 10 s and 5 min, kept for an hour, two days and a year
     days         per day (UTC): seconds seen and UP, volume, sketches of RTT and loss, kept for a year
-    events       what happened
+    events       what happened, of each kind the newest
     meta         the run, and how far its samples have been rolled up
 
 A run is the time of one recorder on one clock: it ends with the process, or when the clock is set back. It is part of
@@ -30,7 +30,8 @@ TENS = Level("s10", 10, 2 * DAY)
 MINUTES = Level("s300", 300, 366 * DAY)
 LEVELS = (SECONDS, TENS, MINUTES)
 KEEP_DAYS = 366
-MAX_EVENTS = 100_000
+MAX_EVENTS = 50_000
+"""Of each kind: however many notices there are, who ordered what stays."""
 
 _SAMPLES = """
 CREATE TABLE IF NOT EXISTS {table} (
@@ -59,6 +60,7 @@ CREATE TABLE IF NOT EXISTS events (
     tunnel TEXT NOT NULL, wan TEXT NOT NULL, class TEXT NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS events_t ON events (t);
+CREATE INDEX IF NOT EXISTS events_kind ON events (kind);
 """ + "".join(_SAMPLES.format(table=level.table) for level in LEVELS)
 
 ADDED = ("n", "up", "bytes_in", "bytes_out", "drops")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -79,27 +80,38 @@ class History:
         level, step = resolution(since, until, points, now)
         with self._open() as database:
             rows = database.execute(
-                f"SELECT t / :step * :step, {MERGE} FROM {level.table} "
-                "WHERE series = (SELECT id FROM series WHERE name = :name) AND t >= :since AND t < :until GROUP BY 1",
+                f"SELECT t / :step * :step, {MERGE} FROM ({_samples(level)}) GROUP BY 1",
                 {"name": name, "since": since // step * step, "until": until, "step": step},
             ).fetchall()
         return Series(name, step, tuple(_point(*row) for row in rows))
 
     def events(
-        self, since: float, until: float, limit: int, kind: str = "", tunnel: str = "", before: int = 1 << 62
+        self,
+        since: float,
+        until: float,
+        limit: int = -1,
+        kind: str = "",
+        tunnel: str = "",
+        name: str = "",
+        before: int = 1 << 62,
     ) -> list[Event]:
-        """The latest `limit` events of that time, oldest first; those with an `id` below `before` only."""
+        """The latest `limit` events of that time (-1: all), oldest first; those with an `id` below `before` only.
+
+        Of a series, by its `name`, are those of its tunnels and of their WANs.
+        """
         with self._open() as database:
             rows = database.execute(
                 "SELECT t, kind, level, text, tunnel, wan, class, reason, id FROM events "
                 "WHERE t >= :since AND t < :until AND id < :before AND :kind IN ('', kind) "
-                "AND :tunnel IN ('', tunnel) ORDER BY id DESC LIMIT :limit",
+                "AND :tunnel IN ('', tunnel) AND (:name IN ('', tunnel, class) OR tunnel = '' AND wan IN "
+                "(SELECT wan FROM series WHERE wan != '' AND :name IN (name, class))) ORDER BY id DESC LIMIT :limit",
                 {
                     "since": since,
                     "until": until,
                     "before": before,
                     "kind": kind,
                     "tunnel": tunnel,
+                    "name": name,
                     "limit": limit,
                 },
             ).fetchall()
@@ -130,6 +142,19 @@ def resolution(since: int, until: int, points: int, now: int) -> tuple[Level, in
     fitting = [level for level in reaching if span / level.step >= points]
     level = fitting[-1] if fitting else reaching[0]
     return level, level.step * max(1, round(span / level.step / points))
+
+
+def _samples(level: Level) -> str:
+    """Those of a level, and for the time that it has not come to yet those of the finer ones: until then only the
+    present run has any."""
+    wanted = "series = (SELECT id FROM series WHERE name = :name) AND t >= :since AND t < :until"
+    parts = [f"SELECT * FROM {level.table} WHERE {wanted}"]
+    for finer, coarser in pairwise(LEVELS[: LEVELS.index(level) + 1]):
+        parts.append(
+            f"SELECT * FROM {finer.table} WHERE {wanted} AND run = (SELECT value FROM meta WHERE key = 'run') "
+            f"AND t >= (SELECT value FROM meta WHERE key = '{coarser.table}')"
+        )
+    return " UNION ALL ".join(parts)
 
 
 def day_of(t: float) -> int:

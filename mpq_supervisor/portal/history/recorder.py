@@ -32,6 +32,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._store: Store | None = None
         self._gap: tuple[int, int] | None = None  # first and last second that could not be written
+        self._removed = False  # whether the file was, and its successor does not tell yet
         self.lost = 0
         self.bytes = 0
 
@@ -80,11 +81,16 @@ class Recorder:
             self._fail(batch, error)
 
     def _write(self, batch: Batch) -> None:
+        if self._store is not None and not self._store.in_place():
+            self._begin_anew()
         if self._store is None:
             self._store = Store(self._directory, self._megabytes)
         events = batch.events if self._gap is None else (*batch.events, self._gap_event(batch.t, *self._gap))
+        if self._removed:
+            events = (_event(batch.t, "the file of what was before was removed", "removed"), *events)
         self._store.add(batch._replace(events=events))
         self.bytes = self._store.bytes()
+        self._removed = False
         if self._gap is not None:
             log.warning("history: goes on", extra=marks(Kind.HISTORY))
             self._gap = None
@@ -96,6 +102,13 @@ class Recorder:
         self._gap = (self._gap[0] if self._gap else batch.t, batch.t)
         if getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             self._set_aside()
+
+    def _begin_anew(self) -> None:
+        """Somebody has removed the file, or put another in its place: nobody would read what is written there."""
+        assert self._store is not None
+        log.error("history: %s was removed; another is begun", self._directory / FILE_NAME, extra=marks(Kind.HISTORY))
+        self._store.close()
+        self._store, self._removed = None, True
 
     def _set_aside(self) -> None:
         """A damaged file is kept for whoever can mend it; a new one is begun."""
@@ -111,5 +124,8 @@ class Recorder:
             log.error("history: %s: %s", path, error.strerror)
 
     def _gap_event(self, t: int, first: int, last: int) -> Event:
-        text = f"nothing is recorded of {last - first + 1} s"
-        return Event(t, Kind.HISTORY, logging.WARNING, text, reason="gap")
+        return _event(t, f"nothing is recorded of {last - first + 1} s", "gap")
+
+
+def _event(t: int, text: str, reason: str) -> Event:
+    return Event(t, Kind.HISTORY, logging.WARNING, text, reason=reason)

@@ -5,6 +5,7 @@ Batch ─▶ s1 ─▶ (every 10 s) s10 ─▶ (every 5 min) s300, days ─▶ (
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+from mpq_supervisor.events import Kind
 from mpq_supervisor.portal.history.layout import (
     ADDED,
     DAY,
@@ -41,7 +43,8 @@ class Store:
 
     def __init__(self, directory: Path, megabytes: int) -> None:
         """Opens or makes it and begins a run; what the last run left is rolled up."""
-        self._database = sqlite3.connect(directory / FILE_NAME, isolation_level=None)
+        self._path = directory / FILE_NAME
+        self._database = sqlite3.connect(self._path, isolation_level=None)
         try:
             self._open(megabytes)
         except sqlite3.Error:
@@ -65,10 +68,15 @@ class Store:
         self._pruned_at = 0
         with self._transaction():
             self._begin_run()
+        self._file = _identity(self._path)
 
     def close(self) -> None:
         """Ends it."""
         self._database.close()
+
+    def in_place(self) -> bool:
+        """Whether its file is the one that others find there. Raises OSError where that cannot be known."""
+        return self._file == _identity(self._path)
 
     def add(self, batch: Batch) -> None:
         """One second; what comes twice in a run is added up, what another run had is kept beside it."""
@@ -89,7 +97,8 @@ class Store:
                 self._prune(t)
 
     def trim(self) -> None:
-        """Gives room: the oldest tenth of what is kept longest. For a full disk, or a file at its limit."""
+        """Gives room: the oldest tenth of each level, and of the most frequent kind of events. For a full disk, or a
+        file at its limit."""
         with self._transaction():
             for level in LEVELS:
                 for (series,) in self._database.execute("SELECT id FROM series").fetchall():
@@ -98,9 +107,9 @@ class Store:
                     ).fetchone()
                     if span[0] is not None:
                         self._cut(level, series, span[0] + (span[1] - span[0]) // 10 + 1)
-            oldest, newest = self._database.execute("SELECT MIN(id), MAX(id) FROM events").fetchone()
-            if oldest is not None:
-                self._database.execute("DELETE FROM events WHERE id < ?", (oldest + (newest - oldest) // 10,))
+            most = self._database.execute("SELECT kind, COUNT(*) FROM events GROUP BY 1 ORDER BY 2 DESC").fetchone()
+            if most is not None:
+                self._keep_newest(most[0], most[1] * 9 // 10)
 
     def bytes(self) -> int:
         """What the file takes of the disk, without its write-ahead log."""
@@ -232,8 +241,15 @@ class Store:
                 self._cut(level, series, min(t - level.keep, pace))
         oldest_day = self._number("SELECT MIN(day) FROM days")
         self._database.execute("DELETE FROM days WHERE day < ?", (min(t // DAY - KEEP_DAYS, oldest_day + 1),))
-        newest = self._number("SELECT MAX(id) FROM events")
-        self._database.execute("DELETE FROM events WHERE id <= ?", (newest - MAX_EVENTS,))
+        for kind in Kind:
+            self._keep_newest(kind, MAX_EVENTS)
+
+    def _keep_newest(self, kind: str, count: int) -> None:
+        self._database.execute(
+            "DELETE FROM events WHERE kind = ?1 AND id <= "
+            "(SELECT id FROM events WHERE kind = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            (kind, count),
+        )
 
     def _cut(self, level: Level, series: int, before: int) -> None:
         self._database.execute(f"DELETE FROM {level.table} WHERE series = ? AND t < ?", (series, before))
@@ -247,3 +263,12 @@ class Store:
     def _number(self, question: str) -> int:
         found = self._database.execute(question).fetchone()
         return 0 if found is None or found[0] is None else int(found[0])
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of the file there, None where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

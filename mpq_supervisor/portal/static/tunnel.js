@@ -34,13 +34,10 @@ export async function tunnel(app, name) {
     const begin = since ?? end - span;
     try {
       const query = `since=${begin}&until=${end}`;
-      const [series, page, links] = await Promise.all([
+      const [series, { events: found }] = await Promise.all([
         ask(`history?name=${encodeURIComponent(name)}&points=600&${query}`),
-        ask(`events?tunnel=${encodeURIComponent(name)}&limit=200&${query}`),
-        ask(`events?kind=link&limit=200&${query}`),
+        ask(`events?name=${encodeURIComponent(name)}&limit=200&${query}`),
       ]);
-      const wan = app.status.tunnels.find((one) => one.name === name)?.wan;
-      const found = [...page.events, ...links.events.filter((one) => one.wan === wan)].sort((a, b) => a.t - b.t);
       charts.forEach((one) => one.set({ ...series, since: begin, until: end }, found));
       events.replaceChildren(eventList(found.slice(-50)));
     } catch (error) {

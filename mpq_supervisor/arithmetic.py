@@ -15,7 +15,8 @@ numbers stand, they are those of critical, bulk and default:
     conntrack zone   of a LAN: from the name of its interface, since open flows are known by it
 
 A hub's workers are `mt4.critical` with TUN `mt4c`, or `mt4` alone; index 3(place in the file) + class.
-A number depends on nothing but its own entry, so that a reload moves no neighbour.
+What WANs and tunnels have depends on nothing but their own entries, so that a reload moves no neighbour. Tables and
+marks of LANs follow their order in the file and move with it: packets are marked anew, a flow is known by its zone.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from cryptography import x509
 from mpq_supervisor.config import ConfigError, accept, read
 from mpq_supervisor.events import class_word
 from mpq_supervisor.pki import describe_validity
-from mpq_supervisor.plan import HostPlan, make_plan
+from mpq_supervisor.plan import HostPlan, LanPlan, make_plan
 from mpq_worker.contract import ExitCode, TrafficClass
 
 
@@ -51,12 +51,7 @@ def summary(plan: HostPlan) -> list[str]:
             ]
             for tunnel in plan.tunnels
         ]
-        lans = [
-            f"{lan.name} ({lan.interface}) by {lan.wan}: "
-            + ", ".join(f"{class_word(c)} {lan.tunnels.get(c, 'refused')}" for c in TrafficClass)
-            for lan in plan.lans
-        ]
-        return [*_table([head, *rows]), *lans]
+        return [*_table([head, *rows]), *map(_lan, plan.lans)]
     head = ["WORKER", "CLASS", "TUN", "PORT", "INNER", "SITES", "UID"]
     rows = [
         [
@@ -71,6 +66,13 @@ def summary(plan: HostPlan) -> list[str]:
         for worker in plan.hub_workers
     ]
     return _table([head, *rows])
+
+
+def _lan(lan: LanPlan) -> str:
+    ways = [f"{class_word(c)} {lan.tunnels.get(c, 'refused')}" for c in TrafficClass]
+    if lan.traffic_class is not None:
+        ways = [f"all {class_word(lan.traffic_class)} {lan.bound or 'refused'}"]
+    return f"{lan.name} ({lan.interface}) by {lan.wan}: {', '.join(ways)}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -109,12 +109,14 @@ def _longest(lan: LanPlan, there: Snapshot, source: str) -> int:
 
 def _endpoint(text: str) -> tuple[str, int | None]:
     if text.startswith("["):
-        address, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
+        address, bracket, rest = text[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+        if not bracket or colon not in ("", ":"):
+            raise ValueError(f'"{text}" is neither [ADDRESS] nor [ADDRESS]:PORT')
     elif text.count(":") == 1:
-        address, _, port = text.partition(":")
+        address, colon, port = text.partition(":")
     else:
-        address, port = text, ""
-    if port and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
+        address, colon, port = text, "", ""
+    if colon and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
         raise ValueError(f'"{port}" in "{text}" is no port')
     return str(ip_address(address)), int(port) if port else None

@@ -33,7 +33,8 @@ def main(args: list[str], program: str = "mpq-supervisor ctl") -> int:
     wait = getattr(options, "wait", 0.0)
     names = tuple(getattr(options, "names", ()))
     if strange := [name for name in names if not re.fullmatch(r"[!-~]{1,128}", name)]:
-        return _complain(program, f'"{strange[0]}" is no name', Code.UNKNOWN)
+        what, code = ("packet", Code.USAGE) if verb == "classify" else ("name", Code.UNKNOWN)
+        return _complain(program, f'"{strange[0]}" is no {what}', code)
     seconds = getattr(options, "confirm_within", 0.0)
     try:
         text = _text(options)

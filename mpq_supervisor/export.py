@@ -9,6 +9,7 @@ from pathlib import Path
 from mpq_supervisor.config import ConfigError, load
 from mpq_supervisor.export_networkd import networkd
 from mpq_supervisor.export_openwrt import TrunkFault, openwrt
+from mpq_supervisor.files import write_atomically
 from mpq_supervisor.plan import make_plan
 from mpq_worker.contract import ExitCode
 
@@ -49,16 +50,23 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _show(files: dict[str, str], root: Path | None) -> int:
+    """networkd reads them as a user of its own: whatever the umask, everybody may."""
     for path, text in files.items():
         if root is None:
             print(f"# ---- /{path}\n{text}")
             continue
         target = root / path
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+            _make_directory(target.parent)
+            write_atomically(target, text.encode(), 0o644)
         except OSError as error:
             print(f"mpq-supervisor export: {target}: {error.strerror}", file=sys.stderr)
             return _CANNOT_WRITE
         print(target)
     return ExitCode.OK
+
+
+def _make_directory(path: Path) -> None:
+    for directory in reversed([one for one in (path, *path.parents) if not one.exists()]):
+        directory.mkdir()
+        directory.chmod(0o755)

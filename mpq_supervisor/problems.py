@@ -67,6 +67,11 @@ def is_host(address: Address) -> bool:
     return not nobody and not (isinstance(address, IPv4Address) and address.is_reserved)
 
 
+def check_unicast(path: str, prefix: Network, problems: Problems) -> None:
+    if prefix.prefixlen and not is_unicast(prefix):
+        problems.add(path, f"{prefix} is multicast, loopback, link-local or mapped: no hosts can be there")
+
+
 def is_unicast(network: Network) -> bool:
     """Whether hosts can have the addresses of this network."""
     begin = network.network_address

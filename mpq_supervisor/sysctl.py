@@ -73,15 +73,22 @@ def _router_advertisements(plan: HostPlan) -> Iterator[str]:
 
 
 def _wrong(name: str, found: int, wanted: int) -> str:
-    return f"{name} is {found}, must be {wanted}: sysctl -w {name}={wanted}"
+    """Where an interface's name contains dots, sysctl(8) and sysctl.d(5) need slashes between the parts."""
+    path = _path(name)
+    shown = path if path.count("/") < name.count(".") else name
+    return f"{name} is {found}, must be {wanted}: sysctl -w {shown}={wanted}"
 
 
 def _read(name: str) -> int | None:
-    """The value, None where there is none. An interface's name may contain dots, the switch's does not."""
-    head, _, rest = name.partition(".conf.")
-    interface, _, switch = rest.rpartition(".")
-    path = _ROOT / head.replace(".", "/")
+    """The value, None where there is none."""
     try:
-        return int((path / "conf" / interface / switch if rest else path).read_text())
+        return int((_ROOT / _path(name)).read_text())
     except OSError:
         return None
+
+
+def _path(name: str) -> str:
+    """Below /proc/sys. An interface's name may contain dots, the switch's does not."""
+    head, _, rest = name.partition(".conf.")
+    interface, _, switch = rest.rpartition(".")
+    return "/".join([head.replace(".", "/"), *(["conf", interface, switch] if rest else [])])

@@ -7,7 +7,15 @@ from ipaddress import IPv4Address, IPv6Address
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import join, nearest
-from mpq_supervisor.problems import RESERVED_WORDS, Problems, check_inner, check_interface_length, each, names_of
+from mpq_supervisor.problems import (
+    RESERVED_WORDS,
+    Problems,
+    check_inner,
+    check_interface_length,
+    check_unicast,
+    each,
+    names_of,
+)
 from mpq_supervisor.schema import HubConfig, Listener, Network, Site
 
 _ANYWHERE = {IPv4Address(0), IPv6Address(0)}
@@ -153,6 +161,7 @@ def _check_site_lans(config: HubConfig, sites: list[tuple[str, Site]], problems:
     for path, site in sites:
         for lan_path, lan in each(site.lan, f"{path}.lan"):
             span = _span(lan.prefix)
+            check_unicast(f"{lan_path}.prefix", lan.prefix, problems)
             for other_path, other, other_span in seen:
                 if _overlap(span, other_span):
                     problems.add(
@@ -169,6 +178,18 @@ def _check_site_lans(config: HubConfig, sites: list[tuple[str, Site]], problems:
             if site.number is None and worker not in site.addresses:
                 text = f"goes to {worker}, where the site has no address"
                 problems.add(lan_path, text, f"{path}.number", f"{path}.addresses")
+                continue
+            there = next(one for one in config.listener if worker in arithmetic.hub_worker_names(config, one))
+            if lan.prefix.version not in _inner_versions(site, worker, there):
+                text = f"{lan.prefix} goes to {worker}, where the site has no IPv{lan.prefix.version} address"
+                causes = (join(f"{path}.addresses", worker), *_subnets(config, there))
+                problems.add(f"{lan_path}.prefix", text, *causes)
+
+
+def _inner_versions(site: Site, worker: str, listener: Listener) -> set[int]:
+    if worker in site.addresses:
+        return {address.version for address in site.addresses[worker]}
+    return {network.version for network in (listener.ipv4, listener.ipv6) if network is not None}
 
 
 def _span(network: Network) -> tuple[int, int, int]:

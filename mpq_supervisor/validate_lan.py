@@ -11,9 +11,9 @@ from mpq_supervisor.problems import (
     Problems,
     check_class,
     check_prefixes,
+    check_unicast,
     each,
     is_host,
-    is_unicast,
     names_of,
 )
 from mpq_supervisor.schema import Address, Lan, Network, SiteConfig
@@ -55,6 +55,8 @@ def _check_link(path: str, lan: Lan, problems: Problems) -> None:
             problems.add(f"{path}.address[{index}]", f"{address.ip} is there twice")
         elif address.network.prefixlen == 0:
             problems.add(f"{path}.address[{index}]", f"{address} makes everything a neighbour")
+        elif text := _of_all(address.ip, address.network):
+            problems.add(f"{path}.address[{index}]", text)
     versions = {prefix.version for prefix in lan.prefixes}
     for index, gateway in enumerate(lan.gateway):
         if gateway.version not in versions:
@@ -66,9 +68,7 @@ def _check_link(path: str, lan: Lan, problems: Problems) -> None:
             _check_gateway(f"{path}.gateway[{index}]", path, gateway, lan, problems)
     check_prefixes(f"{path}.prefixes", lan.prefixes, problems)
     for index, prefix in enumerate(lan.prefixes):
-        if prefix.prefixlen and not is_unicast(prefix):
-            text = f"{prefix} is multicast, loopback, link-local or mapped: no hosts can be there"
-            problems.add(f"{path}.prefixes[{index}]", text)
+        check_unicast(f"{path}.prefixes[{index}]", prefix, problems)
 
 
 def _check_gateway(here: str, path: str, gateway: Address, lan: Lan, problems: Problems) -> None:
@@ -82,6 +82,18 @@ def _check_gateway(here: str, path: str, gateway: Address, lan: Lan, problems: P
         problems.add(here, f"{gateway} is this host itself", f"{path}.address")
     elif alike and not any(gateway in address.network for address in alike):
         problems.add(here, f"{gateway} is in no subnet of {path}.address", f"{path}.address")
+    elif text := next((text for address in alike if (text := _of_all(gateway, address.network))), ""):
+        problems.add(here, text, f"{path}.address")
+
+
+def _of_all(address: Address, subnet: Network) -> str:
+    """Why no single host of a subnet has this address; "" where one may (RFC 3021, RFC 6164: two have no others)."""
+    if subnet.num_addresses <= 2 or address not in subnet:
+        return ""
+    if address == subnet.network_address:
+        return f"{address} is {subnet} itself" + (", that of all its routers" if subnet.version == 6 else "")
+    broadcast = subnet.version == 4 and address == subnet.broadcast_address
+    return f"{address} is the broadcast address of {subnet}" if broadcast else ""
 
 
 def _check_parents(config: SiteConfig, lans: list[tuple[str, Lan]], problems: Problems) -> None:

@@ -239,7 +239,17 @@ def test_nobody_there(tmp_path: Path, capsys: Capture) -> None:
     assert "no supervisor" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("args", [[], ["bogus"], ["show"], ["restart", "--wait", "-1", "cr1"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["bogus"],
+        ["show"],
+        ["restart", "--wait", "-1", "cr1"],
+        ["classify", "é/udp", "8.8.8.8:1"],
+        ["classify", "1.2.3.4/udp", "9" * 200],
+    ],
+)
 def test_usage(args: list[str], capsys: Capture) -> None:
     assert ctl.main(args) == 2
 

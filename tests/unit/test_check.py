@@ -47,6 +47,16 @@ def test_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out[12] == "lan1 (lan1) by wan4: critical cr1, default df1, bulk br1"
 
 
+def test_a_lan_of_one_class_has_one_tunnel() -> None:
+    lan2 = ('interface = "lan2"', 'interface = "lan2"\nclass = "bulk"')
+    lan3 = ('interface = "lan3"', 'interface = "lan3"\nclass = "critical"')
+    matrix = ("[supervisor]", '[matrix]\nwan6 = ["bulk"]\n[supervisor]')
+    assert summary(plan_of(SITE, lan2, lan3, matrix))[-2:] == [
+        "lan2 (lan2) by wan5: all bulk br2",
+        "lan3 (lan3) by wan6: all critical br3",
+    ]
+
+
 def test_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _site(tmp_path, ('wan = "wan5"', 'wan = "wan7"'), ("number = 0 ", "number = 99 "))
     assert main(["check", str(path)]) == 78

@@ -47,6 +47,7 @@ def plan() -> HostPlan:
         ("172.16.2.9:5060/udp", "8.8.8.8", Packet("172.16.2.9", "8.8.8.8", "udp", 5060)),
         ("172.16.2.9/tcp", "8.8.8.8:443", Packet("172.16.2.9", "8.8.8.8", "tcp", 443)),
         ("[fd00::9]:1/udp", "[2001:db8::1]:53", Packet("fd00::9", "2001:db8::1", "udp", 53)),
+        ("[fd00::9]/udp", "[2001:db8::1]:53", Packet("fd00::9", "2001:db8::1", "udp", 53)),
         ("fd00::9/icmpv6", "2001:db8::1", Packet("fd00::9", "2001:db8::1", "icmpv6")),
     ],
 )
@@ -61,6 +62,9 @@ def test_a_packet_in_words(source: str, destination: str, packet: Packet) -> Non
         ("172.16.2.9/tcp", "8.8.8.8", 0, "tcp needs a port: 8.8.8.8:PORT"),
         ("172.16.2.9/tcp", "8.8.8.8:0", 0, "is no port"),
         ("172.16.2.9/tcp", "8.8.8.8:\u0663", 0, "is no port"),
+        ("172.16.2.9/tcp", "8.8.8.8:", 0, "is no port"),
+        ("[fd00::9]5060/udp", "2001:db8::1", 0, "is neither .ADDRESS. nor"),
+        ("[fd00::9/udp", "[2001:db8::1]:1", 0, "is neither .ADDRESS. nor"),
         ("172.16.2.9/tcp", "2001:db8::1", 0, "different IP versions"),
         ("172.16.2.9/tcp", "host:1", 0, "does not appear to be"),
         ("172.16.2.9/esp", "8.8.8.8", 64, "not within 0-63"),

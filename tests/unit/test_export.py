@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -134,3 +135,23 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "uci set network.mpq7_dev.name='lan4.7'" in capsys.readouterr().out
     site.write_text("nothing")
     assert main(["export", "networkd", str(site)]) == 78
+
+
+def test_networkd_may_read_the_files_whatever_the_umask(tmp_path: Path) -> None:
+    site, root = deploy(tmp_path).site, tmp_path / "root"
+    old = root / "etc/systemd/network/10-mpq-wan4.network"
+    old.parent.mkdir(parents=True)
+    old.touch(0o600)
+    before = os.umask(0o077)
+    try:
+        assert main(["export", "networkd", "--root", str(root), str(site)]) == 0
+        assert main(["export", "networkd", "--root", str(tmp_path / "a/b"), str(site)]) == 0
+    finally:
+        os.umask(before)
+    _check_modes(root)
+    _check_modes(tmp_path / "a")
+
+
+def _check_modes(root: Path) -> None:
+    modes = {(path.is_dir(), path.stat().st_mode & 0o7777) for path in (root, *root.rglob("*"))}
+    assert modes == {(True, 0o755), (False, 0o644)}

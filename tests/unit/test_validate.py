@@ -84,6 +84,15 @@ SITE_MISTAKES = [
     ((_LAN1, _LAN1 + '\naddress = ["::ffff:172.16.1.1/120"]'), "lan[0].address[0]", "no address of a host"),
     ((_LAN1, _LAN1 + '\naddress = ["fd00::1/64", "FD00:0::1/80"]'), "lan[0].address[1]", "fd00::1 is there twice"),
     ((_LAN1, _LAN1 + '\naddress = ["172.16.1.1/0"]'), "lan[0].address[0]", "makes everything a neighbour"),
+    ((_LAN1, _LAN1 + '\naddress = ["172.16.1.0/24"]'), "lan[0].address[0]", "172.16.1.0 is 172.16.1.0/24 itself"),
+    ((_LAN1, _LAN1 + '\naddress = ["172.16.1.255/24"]'), "lan[0].address[0]", "is the broadcast address of 172.16"),
+    ((_LAN1, _LAN1 + '\naddress = ["172.16.1.3/30"]'), "lan[0].address[0]", "is the broadcast address of 172.16"),
+    ((_LAN1, _LAN1 + '\naddress = ["fd00:5::/64"]'), "lan[0].address[0]", "itself, that of all its routers"),
+    (
+        (_LAN1, f'{_LAN1}\naddress = "172.16.1.1/30"\nprefixes = ["172.17.0.0/16"]\ngateway = "172.16.1.3"'),
+        "lan[0].gateway[0]",
+        "172.16.1.3 is the broadcast address of 172.16.1.0/30",
+    ),
     ((_LAN1, _LAN1 + '\nprefixes = ["::ffff:172.16.0.0/112"]'), "lan[0].prefixes[0]", "mapped"),
     ((_LAN1, _LAN1 + '\nprefixes = ["224.0.0.0/4"]'), "lan[0].prefixes[0]", "multicast"),
     ((_LAN1, _LAN1 + '\nprefixes = ["fe80::/64"]'), "lan[0].prefixes[0]", "link-local"),
@@ -175,6 +184,9 @@ HUB_MISTAKES = [
     ((_SHIP1, '"addresses" = { "mt4.bluk" = ["10.200.10.5"] } '), 'site[0].addresses."mt4.bluk"', '"mt4.bulk"?'),
     ((_SHIP1, '"addresses" = { "mt4.bulk" = ["10.9.9.9"] } '), 'site[0].addresses."mt4.bulk"[0]', "not in a subnet"),
     ((_LAN, 'prefix = "172.16.2.0/24", listener = "mt4"'), "site[1].lan[0]", "ambiguous: name the class"),
+    ((_LAN, _LAN.replace("172.16.2.0/24", "224.0.0.0/4")), "site[1].lan[0].prefix", "multicast"),
+    ((_LAN, _LAN.replace("172.16.2.0/24", "127.0.0.0/8")), "site[1].lan[0].prefix", "loopback"),
+    ((_LAN, _LAN.replace("172.16.2.0/24", "fe80::/64")), "site[1].lan[0].prefix", "link-local"),
     ((_LAN, 'prefix = "172.16.2.0/24", class = "default"'), "site[1].lan[0]", "ambiguous: name the listener"),
     ((_LAN, _LAN.replace("mt4", "mt44")), "site[1].lan[0]", 'no listener "mt44" (did you mean "mt4"?)'),
     ((_LAN, _LAN.replace("172.16.2.0", "172.16.2.1")), "site[1].lan[0].prefix", "host bits"),
@@ -203,6 +215,22 @@ def test_one_mistake_is_one_problem() -> None:
     assert len(problems_of(changed(HUB, ("number = 1 ", "number = 0 ")))) == 1
 
 
+def test_a_prefix_behind_a_site_is_of_a_version_that_it_has() -> None:
+    """At the worker that the prefix belongs to."""
+    lan = (_LAN, _LAN.replace("172.16.2.0/24", "fd00:2::/64"))
+    own = 'addresses = { "mt4.default" = ["10.200.10.21"], "mt5.default" = ["fd6d:7071:0:1::15"] }\n'
+    addresses = ("number = 1 ", own)
+    without = changed(HUB, lan, ('ipv6 = "fd6d:7071::/64"', ""))
+    assert problems_of(changed(HUB, lan)) == []
+    for text in (without, changed(HUB, lan, addresses)):
+        (problem,) = problems_of(text)
+        wanted = "site[1].lan[0].prefix: fd00:2::/64 goes to mt4.default, where the site has no IPv6 address"
+        assert problem == wanted
+    text = changed(HUB, (_LAN, _LAN.replace("mt4", "mt5")), addresses)
+    (problem,) = problems_of(text)
+    assert problem.endswith("172.16.2.0/24 goes to mt5.default, where the site has no IPv4 address")
+
+
 def test_revoked_site_leaves_its_number_to_another() -> None:
     assert problems_of(changed(HUB, (_SHIP1, "revoked = true\nnumber = 1 "))) == []
 
@@ -214,7 +242,8 @@ def test_revoked_site_leaves_its_number_to_another() -> None:
         'prefixes = ["fd00:1::/64"]\ngateway = "fe80::2"\naddress = "fd00:2::1/64"',
         'prefixes = ["172.17.0.0/16"]\ngateway = "172.16.1.2"\naddress = "fd00:2::1/64"',
         'address = ["172.16.1.1/24", "172.16.1.2/24", "FD00::0:1/64"]',
-        'address = ["172.16.1.1/32", "192.0.2.1/31", "fd00::1/128"]',
+        'address = ["172.16.1.0/32", "192.0.2.0/31", "192.0.2.3/31", "fd00::/128", "fd00:1::/127"]',
+        'address = ["172.16.0.255/23", "fd00::ffff:ffff:ffff:ffff/64"]',
     ],
 )
 def test_lans_that_are_good(lines: str) -> None:

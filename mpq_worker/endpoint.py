@@ -98,9 +98,11 @@ class Endpoint:
             self._on_garbage(addr, now)
             return
         peer = self._by_cid.get(header.destination_cid) or self._on_unknown(header, data, addr, now)
-        if peer is not None and not peer.may_be_slow(now):
+        if peer is None:
+            return
+        if not peer.may_be_slow(now, is_long=header.is_long, is_trusted=self._is_trusted(peer)):
             self.drop(DropReason.CONTROL)
-        elif peer is not None:
+        else:
             dropped = peer.session.handle_datagram(data, addr, now)
             if dropped is not None:
                 self.drop(dropped)

@@ -13,10 +13,13 @@ from mpq_worker.wire import CONTEXT_IP, CONTEXT_PROBE, encode_probe
 MAX_BACKLOG = 64
 """Datagrams handed to QUIC ahead of the pacer; what waits beyond that waits in the queue, under CoDel."""
 PROBE_ROOM = 64
-SLOW_PER_SECOND = 500
-"""Packets that the native loop leaves to Python: each takes 50 µs and more, and their sender chooses how many.
-A connection needs some tens, and in the round trip in which its address changes all that come."""
-SLOW_AT_ONCE = 2000
+SLOW = (500, 2000)
+"""Packets a second, and at once, that the native loop leaves to Python: each takes 50 µs and more, and their sender
+chooses how many. A connection needs some tens, and in the round trip in which its address changes all that come."""
+SLOW_OF_STRANGERS = (20, 128)
+"""Before a Hello, which may be lost with data behind it."""
+SLOW_IN_HANDSHAKE = (2, 32)
+"""With a long header, of which a handshake has three, and some more where packets are lost."""
 _IP = bytes((CONTEXT_IP,))
 
 
@@ -46,11 +49,19 @@ class Peer:
         self._path = PathMeter()
         self._mtu = transport.inner_mtu
         self._opened = session.opened
-        self._slow = Budget(SLOW_PER_SECOND, SLOW_AT_ONCE)
+        self._slow, self._strange, self._handshake = (
+            Budget(*SLOW),
+            Budget(*SLOW_OF_STRANGERS),
+            Budget(*SLOW_IN_HANDSHAKE),
+        )
 
-    def may_be_slow(self, now: float) -> bool:
+    def may_be_slow(self, now: float, *, is_long: bool, is_trusted: bool) -> bool:
         """Whether Python may look at one more packet: always where the native loop has no part, or is kept out."""
-        return self.path is None or self._held or self._slow.take(now)
+        if is_long:
+            return self._handshake.take(now)
+        if self.path is None or self._held:
+            return True
+        return (self._slow if is_trusted else self._strange).take(now)
 
     def note_inbound(self, now: float) -> None:
         """Call after a datagram was handled: only a packet that opens, and is no replay, is a sign of life."""

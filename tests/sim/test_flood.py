@@ -20,7 +20,7 @@ from mpq_worker.endpoint import ERRORS_PER_SECOND
 from mpq_worker.errors import DropReason, Refusal
 from mpq_worker.hub import ARRIVALS_AT_ONCE, ARRIVALS_PER_SECOND, DRAIN_TIME, MAX_OF_SITE, HubTunnel
 from mpq_worker.mailbox import MAX_MESSAGES
-from mpq_worker.peer import Peer
+from mpq_worker.peer import SLOW_IN_HANDSHAKE, Peer
 from mpq_worker.quic.connection import Connection
 from mpq_worker.quic.establish import client_session
 from mpq_worker.quic.session import HELD_WHILE_SIGNING, Session
@@ -323,6 +323,21 @@ def test_a_handshake_that_trickles_ends_in_time(world: World) -> None:
     world.net.run(HELLO_TIME)
     assert not hub.core._peers
     assert hub.core.report(world.net.now).refusals[Refusal.TIMEOUT] >= 1
+
+
+def test_a_handshake_has_only_so_many_packets(world: World) -> None:
+    """Who begins one can send more to its connection ID, 0.6 ms each, without a token or a place for each."""
+    hub = world.add_hub()
+    cid = b"\x05strange"
+    keys = CryptoPair()
+    keys.setup_initial(cid, is_client=True, version=1)
+    begun = b"\x06\x00\x10\x01\x00\x02\x00\x03\x03" + bytes(10)  # the first bytes of a ClientHello
+    for number in range(1 + SLOW_IN_HANDSHAKE[1] + 50):
+        data = initial(keys, cid, cid, b"\x01" * 1000 if number else begun, number)
+        hub.core.handle_udp(data, SPOOFED, world.net.now)
+        world.net.flush(hub)
+    assert drops(world, hub) == {DropReason.CONTROL: 50}
+    assert len(hub.core._peers) == 1
 
 
 def test_a_hello_in_crumbs_ends_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

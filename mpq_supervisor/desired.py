@@ -2,11 +2,12 @@
 
 A site's rules, in this order (IPv4 and IPv6; `base` is `supervisor.rule_priority`):
 
-    base        with a LAN's mark       → the LAN's table: back as it came, whoever else has the prefix
+    base        from a LAN, its mark    → goto base + 5: what is no answer to another LAN looks for all of them
+    base + 1    with a LAN's mark       → the LAN's table: back as it came, whoever else has the prefix
     base + 2    in from a tunnel's TUN  → the tables of the LANs that are of its class alone: what begins outside
+    base + 3    out of a WAN            → the WAN's own table; first, since two WANs may have the same address
+    base + 4    from a WAN's address    → the WAN's own table, so that its packets leave by it, whatever LANs have
     base + 5    everything              → LAN table: what is behind our own LANs is local, whoever asks
-    base + 8    out of a WAN            → the WAN's own table; first, since two WANs may have the same address
-    base + 10   from a WAN's address    → the WAN's own table, so that its packets leave by it
     base + 20   from a tunnel's address → the tunnel's table
                 out of its TUN          → the tunnel's table
     base + 25   with both marks         → unreachable, if the LAN keeps its addresses and the tunnel is down
@@ -24,7 +25,7 @@ A hub has host and prefix routes to the TUN of the class in the main table, over
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from types import MappingProxyType
 
 import msgspec
@@ -102,8 +103,8 @@ def _site(plan: HostPlan, snapshot: Snapshot, down: Collection[str], last: Last)
         for version in _versions(snapshot):
             address = state.local_address(version) or _awaited(last.get((wan.name, version)), snapshot)
             if address is not None:
-                rules.add(Rule(version, base + 10, table=wan.table, source=address))
-                rules.add(Rule(version, base + 8, table=wan.table, output=wan.interface))
+                rules.add(Rule(version, base + 4, table=wan.table, source=address))
+                rules.add(Rule(version, base + 3, table=wan.table, output=wan.interface))
                 routes.add(Route(wan.table, ANY[version], metric=BACKSTOP_METRIC))
         if state.address6 is not None:
             routes.add(Route(wan.table, _LINK_LOCAL, wan.interface))
@@ -173,9 +174,24 @@ def _hub_backstops(plan: HostPlan, snapshot: Snapshot) -> Iterator[Route]:
 
 def _lan_routes(plan: HostPlan, snapshot: Snapshot) -> Iterator[Route]:
     """The LANs' own routes, for all together and for each of them."""
-    yield from _copies((r for lan in plan.lans for r in behind(lan, snapshot)), plan.supervisor.table_base - 1)
+    together = tuple(_copies((r for lan in plan.lans for r in behind(lan, snapshot)), plan.supervisor.table_base - 1))
+    yield from together
+    yield from _elsewhere(plan, snapshot, together)
     for lan in plan.lans:
         yield from _copies(behind(lan, snapshot), lan.table)
+
+
+def _elsewhere(plan: HostPlan, snapshot: Snapshot, together: Collection[Route]) -> Iterator[Route]:
+    """Within the LANs' prefixes, what the main table has by other interfaces: it is not behind a LAN."""
+    lans = {lan.interface for lan in plan.lans}
+    prefixes = {ip_network(route.destination) for route in together}
+    lengths = {prefix.prefixlen for prefix in prefixes}
+    for route in snapshot.routes:
+        network = ip_network(route.destination)
+        if route.interface in lans or network in prefixes:
+            continue
+        if any(network.supernet(new_prefix=n) in prefixes for n in lengths if n < network.prefixlen):
+            yield Route(plan.supervisor.table_base - 1, route.destination, throw=True)
 
 
 def _connected(address: Address) -> Route:
@@ -212,7 +228,8 @@ def _lan_rules(plan: HostPlan, snapshot: Snapshot) -> Iterator[Rule]:
         if plan.lans:
             yield Rule(version, base + 5, table=plan.supervisor.table_base - 1)
         for lan in plan.lans:
-            yield Rule(version, base, table=lan.table, mark=lan.mark, mask=mask)
+            yield Rule(version, base, input=lan.interface, mark=lan.mark, mask=mask, goto=base + 5)
+            yield Rule(version, base + 1, table=lan.table, mark=lan.mark, mask=mask)
             if lan.bound is not None:
                 yield Rule(version, base + 2, table=lan.table, input=lan.bound)
             yield Rule(version, base + 40, input=lan.interface)

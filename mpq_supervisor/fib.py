@@ -12,14 +12,17 @@ from mpq_supervisor.network import Route, Rule, covers, version_of
 
 def way(want: Desired, packet: Packet, interface: str, mark: int) -> str | None:
     """The interface by which a packet leaves that came in by `interface` and has this mark; None if it is refused."""
-    version = version_of(packet.destination)
+    version, jump = version_of(packet.destination), 0
     for rule in sorted(want.rules, key=lambda rule: rule.priority):
-        if rule.version != version or not _selects(rule, packet, interface, mark):
+        if rule.version != version or rule.priority < jump or not _selects(rule, packet, interface, mark):
+            continue
+        if rule.goto is not None:
+            jump = rule.goto
             continue
         if rule.table is None:
             return None
         route = _longest((route for route in want.routes if route.table == rule.table), packet.destination)
-        if route is not None:
+        if route is not None and not route.throw:
             return route.interface
     return None
 

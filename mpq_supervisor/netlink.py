@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import msgspec
+
 from mpq_supervisor.netlink_decode import decode_address, decode_link, decode_route, decode_rule
 from mpq_supervisor.netlink_encode import (
     ALL_ADDRESSES,
@@ -33,7 +35,7 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _NO_PREFIX_ROUTE, _NO_DAD = 0x200, 0x02
-_UNICAST, _UNREACHABLE = 1, 7  # rtm_type
+_UNICAST, _UNREACHABLE, _THROW = 1, 7, 9  # rtm_type
 
 
 class Netlink(NetlinkSocket):
@@ -80,7 +82,7 @@ class Netlink(NetlinkSocket):
         for request in ALL_ROUTES:
             for raw in self.dump(_GETROUTE, request):
                 table, protocol, kind = raw[20], raw[21], raw[23]  # struct rtmsg, behind the 16 byte header
-                if (protocol == PROTOCOL) != ours or kind not in (_UNICAST, _UNREACHABLE):
+                if (protocol == PROTOCOL) != ours or kind not in (_UNICAST, _UNREACHABLE, _THROW):
                     continue
                 if not ours and table != MAIN_TABLE:
                     continue
@@ -90,7 +92,7 @@ class Netlink(NetlinkSocket):
                     if index is None:
                         yield route
                     elif index in names:
-                        yield _with_interface(route, names[index])
+                        yield msgspec.structs.replace(route, interface=names[index])
 
     # ------------------------------------------------------------ changing; each raises OSError
 
@@ -137,7 +139,3 @@ class Netlink(NetlinkSocket):
     def delete_rule(self, rule: Rule) -> None:
         """Removes a rule; it may be gone already."""
         self.delete(_DELRULE, rule_body(rule))
-
-
-def _with_interface(route: Route, name: str) -> Route:
-    return Route(route.table, route.destination, name, route.gateway, route.metric, route.source)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
+import msgspec
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -20,9 +21,9 @@ from mpq_supervisor.network import ANY, PROTOCOL, Link, Route, Rule
 # linux/rtnetlink.h
 _IFF_UP = 0x1
 _ADDRESS_UNUSABLE = 0x01 | 0x08 | 0x20 | 0x40  # secondary or temporary, duplicate, deprecated, tentative
-_UNREACHABLE = 7  # rtm_type
+_UNREACHABLE, _THROW = 7, 9  # rtm_type
 _CLONED = 0x200
-_TO_TABLE = 1  # FRA action
+_TO_TABLE, _GOTO = 1, 2  # FRA action
 _UNIVERSE = 0
 _VERSION = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
 _GENERATE_NONE = 1  # IFLA_INET6_ADDR_GEN_MODE
@@ -74,8 +75,9 @@ def decode_route(raw: bytes) -> tuple[tuple[int | None, Route], ...]:
         gateway=_spelt(message.get_attr("RTA_GATEWAY")),
         metric=message.get_attr("RTA_PRIORITY") or 0,
         source=_spelt(message.get_attr("RTA_PREFSRC")),
+        throw=message["type"] == _THROW,
     )
-    if message["type"] == _UNREACHABLE:  # in IPv6 it names the loopback
+    if message["type"] in (_UNREACHABLE, _THROW):  # in IPv6 it names the loopback
         return ((None, route),)
     hops = message.get_attr("RTA_MULTIPATH")
     if hops is None:
@@ -98,11 +100,12 @@ def decode_rule(raw: bytes) -> Rule | None:
         mask=message.get_attr("FRA_FWMASK"),
         input=message.get_attr("FRA_IIFNAME"),
         output=message.get_attr("FRA_OIFNAME"),
+        goto=message.get_attr("FRA_GOTO") if message["action"] == _GOTO else None,
     )
 
 
 def _with_gateway(route: Route, gateway: str | None) -> Route:
-    return Route(route.table, route.destination, None, gateway, route.metric, route.source)
+    return msgspec.structs.replace(route, gateway=gateway)
 
 
 def _kind(link: Any) -> str | None:

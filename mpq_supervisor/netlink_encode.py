@@ -25,9 +25,9 @@ ALIAS = "mpq"
 # linux/rtnetlink.h
 _IFF_UP = 0x1
 _SKIP_STATISTICS = 8  # RTEXT_FILTER_SKIP_STATS
-_UNICAST, _UNREACHABLE = 1, 7  # rtm_type
+_UNICAST, _UNREACHABLE, _THROW = 1, 7, 9  # rtm_type
 _ONLINK = 4
-_TO_TABLE, _ACT_UNREACHABLE = 1, 7  # FRA action
+_TO_TABLE, _GOTO, _ACT_UNREACHABLE = 1, 2, 7  # FRA action
 _LINK_SCOPE, _UNIVERSE = 253, 0
 _FAMILY = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 
@@ -66,8 +66,9 @@ def address_body(address: Address, index: int, flags: int | None = None) -> byte
 
 
 def route_body(route: Route, index: int | None) -> bytes:
-    """A route of ours by the interface of that index; None for an unreachable one."""
+    """A route of ours by the interface of that index; None for one that has none."""
     prefix = ip_network(route.destination)
+    without = _THROW if route.throw else _UNREACHABLE
     direct = route.version == 4 and route.interface is not None and route.gateway is None
     fields = {
         "family": _FAMILY[route.version],
@@ -75,7 +76,7 @@ def route_body(route: Route, index: int | None) -> bytes:
         "table": route.table if route.table < 256 else 0,
         "proto": PROTOCOL,
         "scope": _LINK_SCOPE if direct else _UNIVERSE,
-        "type": _UNICAST if route.interface is not None else _UNREACHABLE,
+        "type": _UNICAST if route.interface is not None else without,
         # The gateway came out of a route that the kernel has accepted; it need not be looked up again.
         "flags": _ONLINK if route.gateway is not None else 0,
     }
@@ -93,10 +94,11 @@ def route_body(route: Route, index: int | None) -> bytes:
 
 def rule_body(rule: Rule) -> bytes:
     """A policy rule of ours."""
+    action = _GOTO if rule.goto is not None else _TO_TABLE if rule.table is not None else _ACT_UNREACHABLE
     fields = {
         "family": _FAMILY[rule.version],
         "src_len": 0 if rule.source is None else 32 if rule.version == 4 else 128,
-        "action": _ACT_UNREACHABLE if rule.table is None else _TO_TABLE,
+        "action": action,
     }
     return _body(
         fibmsg,
@@ -108,6 +110,7 @@ def rule_body(rule: Rule) -> bytes:
         FRA_FWMASK=rule.mask,
         FRA_IIFNAME=rule.input,
         FRA_OIFNAME=rule.output,
+        FRA_GOTO=rule.goto,
         FRA_PROTOCOL=PROTOCOL,
     )
 

@@ -50,7 +50,8 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One route; without an interface it is an `unreachable` one. `destination` is a prefix in text."""
+    """One route; without an interface it is an `unreachable` one, or with `throw` one at which the next rule goes on
+    with the search. `destination` is a prefix in text."""
 
     table: int
     destination: str
@@ -58,9 +59,11 @@ class Route(msgspec.Struct, frozen=True):
     gateway: str | None = None
     metric: int = METRIC
     source: str | None = None
+    throw: bool = False
 
     def __str__(self) -> str:
-        words = [f"route {self.destination}"] if self.interface else [f"route unreachable {self.destination}"]
+        kind = "" if self.interface else "throw " if self.throw else "unreachable "
+        words = [f"route {kind}{self.destination}"]
         words += [f"via {self.gateway}"] if self.gateway else []
         words += [f"dev {self.interface}"] if self.interface else []
         words += [f"src {self.source}"] if self.source else []
@@ -83,7 +86,8 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """One policy rule; without a table its action is `unreachable`, without selectors it is for everything."""
+    """One policy rule; with `goto` the next is that of this priority, else without a table its action is
+    `unreachable`. Without selectors it is for everything."""
 
     version: int
     priority: int
@@ -93,12 +97,14 @@ class Rule(msgspec.Struct, frozen=True):
     mask: int | None = None
     input: str | None = None
     output: str | None = None
+    goto: int | None = None
 
     def __str__(self) -> str:
         selectors = [("from", self.source), ("iif", self.input), ("oif", self.output)]
         words = [f"{word} {value}" for word, value in selectors if value is not None]
         words += [f"fwmark {self.mark:#x}/{self.mask or 0:#x}"] if self.mark is not None else []
         action = "unreachable" if self.table is None else f"lookup {self.table}"
+        action = action if self.goto is None else f"goto {self.goto}"
         return " ".join([f"IPv{self.version} rule {self.priority}:", *(words or ["from all"]), action])
 
 

@@ -8,6 +8,7 @@ the MSS of TCP to the tunnel's MTU (RFC 4821 section 3 is no help where ICMP is 
 
     raw          zones     flows of a LAN are not mixed up with those of another
     mangle       prerouting → from_lan → lan_NAME, classify4|6 → rule_NAME → critical|default|bulk → flow_TUNNEL
+                            → lan_NAME   of an answer, that of the LAN which began
                  prerouting → from_tunnel → flow_TUNNEL, lan_NAME
                  answers → lan_NAME   of this host itself
     mangle + 1   refused   counts what no tunnel takes: the routing tables are about to refuse it
@@ -123,7 +124,9 @@ def _arriving(plan: HostPlan, lans: list[str]) -> Iterator[str]:
     by_version = ", ".join(f"ipv{version} : goto classify{version}" for version in _FAMILY)
     yield from _chain(
         "from_lan",
+        # Its own mark is for what it is told by ICMP; answers have that of the LAN that they are for.
         f"iifname {_verdicts(marks, 'jump')}",
+        f"ct direction reply {_lan_of_flow(plan, 'jump')}",
         f"ct mark and {mask:#010x} vmap {{ {known} }}",
         *([f"iifname {_verdicts(bound)}"] if bound else []),
         f"meta nfproto vmap {{ {by_version} }}",
@@ -137,7 +140,7 @@ def _arriving(plan: HostPlan, lans: list[str]) -> Iterator[str]:
     yield from _chain(
         "answers",
         "type route hook output priority mangle; policy accept;",
-        f"oifname {_names(lans)} {_lan_of_flow(plan)}",
+        _lan_of_flow(plan),
     )
     # The FIB is asked what it will say, so this counts also when nobody is left to know the tunnels' states.
     counters = ", ".join(f'{tunnel.mark:#010x} : "refused_{_class_name(tunnel)}"' for tunnel in plan.tunnels)
@@ -149,9 +152,9 @@ def _arriving(plan: HostPlan, lans: list[str]) -> Iterator[str]:
     )
 
 
-def _lan_of_flow(plan: HostPlan) -> str:
+def _lan_of_flow(plan: HostPlan, verb: str = "goto") -> str:
     """Marks what belongs to a flow that a LAN began with that LAN: its zone has been kept."""
-    return "ct original zone vmap { " + ", ".join(f"{lan.zone} : goto lan_{lan.name}" for lan in plan.lans) + " }"
+    return "ct original zone vmap { " + ", ".join(f"{lan.zone} : {verb} lan_{lan.name}" for lan in plan.lans) + " }"
 
 
 def _hub(plan: HostPlan) -> Iterator[str]:

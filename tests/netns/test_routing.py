@@ -320,6 +320,96 @@ def _senders(sock: socket.socket) -> list[str]:
     return [socket.inet_ntoa(packet[12:16]) for packet in received(sock)]
 
 
+WITHIN = """
+[[lan]]
+name = "lan1"
+interface = "lan1"
+wan = "wan4"
+prefixes = ["172.20.0.0/14", "192.168.0.0/16"]
+gateway = "172.16.1.9"
+[[lan]]
+name = "lan2"
+interface = "lan2"
+wan = "wan5"
+[[lan]]
+name = "lan3"
+interface = "lan3"
+wan = "wan5"
+address = "172.21.0.1/16"
+"""
+"""The third is in the prefixes of the first; so is a network of this host that is no LAN, and the dishes' address."""
+
+
+def test_the_longest_prefix_leads_among_lans_and_what_else_the_host_has(net: Net) -> None:
+    plan = make_plan(parse(NO_LANS + WITHIN))
+    with closing(Namespace()) as inside, closing(Namespace()) as office:
+        with net.site.entered():
+            run(f"ip link add lan3 type veth peer name e0 netns {inside.path}", "ip link set lan3 up")
+            run(f"ip link add mgmt type veth peer name e0 netns {office.path}", "ip link set mgmt up")
+            run("ip address add 172.22.0.1/16 dev mgmt")
+        for namespace, n in ((inside, 21), (office, 22)):
+            with namespace.entered():
+                run(
+                    f"ip address add 172.{n}.0.9/16 dev e0",
+                    "ip link set e0 up",
+                    f"ip route add default via 172.{n}.0.1",
+                )
+        with net.site.entered(), hosted(plan) as host:
+            changes = host.changes
+            host.up()
+            assert host.changes == changes
+            _echoes("172.22.0.9")
+            assert "dev lan1" in run("ip route get 172.23.0.9")
+            for choose in ("oif wan4", "from 100.64.4.2"):
+                assert "dev wan4" in run(f"ip route get {DISH} {choose}")
+            with net.lan.entered():
+                _echoes("172.21.0.9", "172.16.1.9")
+                _echoes("172.21.0.9", "172.16.2.9")
+                _echoes("100.64.4.2", "172.16.1.9")
+            with inside.entered():
+                _echoes("172.16.1.9")
+            said = {
+                to: str(*host.classify(Packet("172.16.1.9", to, "udp", 9))) for to in ("172.21.0.9", "172.22.0.9")
+            }
+            assert said == {
+                "172.21.0.9": "lan1: rule other, bulk, for this host or a LAN",
+                "172.22.0.9": "lan1: rule other, bulk, br1",
+            }
+            host.down("closed")
+            with net.lan.entered():
+                _echoes("172.21.0.9", "172.16.1.9")
+
+
+def test_answers_of_a_lan_find_the_other_that_began_among_several_with_one_prefix(net: Net) -> None:
+    """An echo of each, and of each an answer by TCP of a WAN's address."""
+    text = NO_LANS + "".join(
+        f'[[lan]]\nname = "{name}"\ninterface = "v{name}"\nwan = "wan4"\naddress = "{address}"\n'
+        for name, address in {"a": "192.168.1.1/24", "b": "192.168.1.1/24", "c": "172.16.9.1/24"}.items()
+    )
+    with closing(Namespace()) as a, closing(Namespace()) as b, closing(Namespace()) as c:
+        for name, namespace, subnet in (("a", a, "192.168.1"), ("b", b, "192.168.1"), ("c", c, "172.16.9")):
+            with net.site.entered():
+                run(f"ip link add v{name} type veth peer name e0 netns {namespace.path}", f"ip link set v{name} up")
+            with namespace.entered():
+                run(
+                    f"ip address add {subnet}.9/24 dev e0",
+                    "ip link set e0 up",
+                    f"ip route add default via {subnet}.1",
+                )
+        with net.site.entered(), hosted(make_plan(parse(text))):
+            with socket.create_server(("100.64.4.2", 8000)):
+                for namespace in (a, b, a):
+                    with namespace.entered():
+                        _echoes("172.16.9.9")
+                        socket.create_connection(("100.64.4.2", 8000), timeout=2, source_address=("", 0)).close()
+            with c.entered():
+                _echoes("192.168.1.9")
+
+
+def _echoes(address: str, source: str | None = None) -> None:
+    run(f"ping -c 1 -W 2 {f'-I {source} ' if source else ''}{address}")
+
+
 def test_routed_prefixes_of_sites_are_masqueraded_where_the_hub_is_told_to(net: Net, plan: HostPlan) -> None:
     """Both modes of `[nat]` in the rules of a real kernel; what they do is in test_ruleset."""
     hub = """

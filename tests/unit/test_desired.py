@@ -28,10 +28,12 @@ def rules_of(want: Desired, version: int = 4) -> list[Rule]:
 
 def test_site_rules_in_their_order(site: HostPlan) -> None:
     rules = rules_of(desired(site, THERE))
-    assert rules[:2] == [Rule(4, 10000, table=137, mark=0x200000, mask=0xFE00000), Rule(4, 10005, table=109)]
-    assert rules[2:4] == [
-        Rule(4, 10008, table=100, output="wan4"),
-        Rule(4, 10010, table=100, source="100.64.4.2"),
+    assert rules[:5] == [
+        Rule(4, 10000, input="lan1", mark=0x200000, mask=0xFE00000, goto=10005),
+        Rule(4, 10001, table=137, mark=0x200000, mask=0xFE00000),
+        Rule(4, 10003, table=100, output="wan4"),
+        Rule(4, 10004, table=100, source="100.64.4.2"),
+        Rule(4, 10005, table=109),
     ], "by the interface first: two WANs may have the same address"
     assert Rule(4, 10020, table=110, source="10.200.10.1") in rules
     assert Rule(4, 10020, table=110, output="cr1") in rules
@@ -69,7 +71,7 @@ def test_closed_keeps_what_refuses_and_nothing_else(site: HostPlan) -> None:
     want, left = desired(site, THERE), closed(site, THERE)
     assert left.rules < want.rules
     assert left.routes < want.routes
-    assert {r.priority for r in left.rules} == {10000, 10005, 10030, 10040}
+    assert {r.priority for r in left.rules} == {10000, 10001, 10005, 10030, 10040}
     assert {r.interface for r in left.routes} == {None, "lan1"}
     assert (left.links, left.addresses, left.shapers) == (frozenset(), frozenset(), frozenset())
 
@@ -114,7 +116,7 @@ def test_a_wan_has_its_link_local_neighbours_in_its_own_table(site: HostPlan) ->
         Route(101, "::/0", metric=BACKSTOP_METRIC),
         Route(101, "fe80::/64", "wan5"),
     }
-    assert Rule(6, 10008, table=101, output="wan5") in want.rules
+    assert Rule(6, 10003, table=101, output="wan5") in want.rules
 
 
 FALLBACK = SITE.replace('interface = "wan5" }', 'interface = "wan5", fallback = ["wan4"] }')
@@ -144,7 +146,7 @@ def test_the_traffic_of_a_tunnel_that_is_down_takes_the_next_of_its_class(
 def test_a_wan_that_is_away_keeps_the_rules_of_its_address_unless_another_has_it(site: HostPlan) -> None:
     away = msgspec.structs.replace(THERE, addresses=())
     last = {("wan4", 4): "100.64.4.2"}
-    kept = Rule(4, 10010, table=100, source="100.64.4.2")
+    kept = Rule(4, 10004, table=100, source="100.64.4.2")
     assert kept in desired(site, away, last=last).rules
     assert Route(100, "0.0.0.0/0", metric=BACKSTOP_METRIC) in desired(site, away, last=last).routes
     assert kept not in desired(site, away).rules
@@ -202,8 +204,8 @@ def test_a_lan_is_reached_by_its_mark_whoever_else_has_its_prefix() -> None:
         Route(139, "192.168.1.0/24", "enp6s20.12", "172.16.12.2"),
     }
     assert Route(109, "192.168.1.0/24", "enp6s20.11", "172.16.11.2") in want.routes, "of several the first is for all"
-    assert {r for r in rules_of(want) if r.priority <= 10002} == {
-        *(Rule(4, 10000, table=137 + n, mark=(n + 1) << 21, mask=0xFE00000) for n in range(3)),
+    assert {r for r in rules_of(want) if 10000 < r.priority <= 10002} == {
+        *(Rule(4, 10001, table=137 + n, mark=(n + 1) << 21, mask=0xFE00000) for n in range(3)),
         Rule(4, 10002, table=138, input="cr1"),
         Rule(4, 10002, table=139, input="br1"),
     }, "the latter for what begins outside"

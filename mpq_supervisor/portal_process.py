@@ -2,6 +2,7 @@
 
 start ─▶ exec ─▶ Setup over the feed; orders come back over a second socket (`control.Control.attend`)
 it ends ─▶ its pidfd is readable ─▶ a pause, doubled each time it did not live for `HEALTHY_AFTER` ─▶ start
+other settings ─▶ end of the feed, some time to store what it has ─▶ it ends ─▶ start at once
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ COMMAND = (sys.executable, "-I", "-m", "mpq_supervisor.portal")
 PAUSE = (1.0, 30.0)
 """First and longest pause before it is started again."""
 HEALTHY_AFTER = 60.0
-CLOSE_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 3.0
+"""Its web server takes a second at most for requests on their way, its recorder one for what waits for the disk."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class PortalProcess:
         self._started = 0.0
         self._pause = PAUSE[0]
         self._timer: asyncio.TimerHandle | None = None
+        self._killer: asyncio.TimerHandle | None = None  # while it has been told to end
         self._gone = asyncio.Event()
         self._gone.set()
 
@@ -69,18 +72,17 @@ class PortalProcess:
             return
         self._setup, self._pause = setup, PAUSE[0]
         if self._popen is not None:
-            self._kill()  # `_ended` starts the next
+            self._end()  # `_ended` starts the next
         else:
             self._start()
 
     async def close(self) -> None:
-        """Ends it for good; it is killed when it has not gone in two seconds."""
+        """Ends it for good."""
         self._setup = None
         self._disarm()
-        self._feed.close_channel()
-        killer = self._loop.call_later(CLOSE_TIMEOUT, self._kill)
+        if self._popen is not None:
+            self._end()
         await self._gone.wait()
-        killer.cancel()
 
     def _start(self) -> None:
         self._disarm()
@@ -133,10 +135,17 @@ class PortalProcess:
         os.close(self._pidfd)
         status = self._popen.wait()
         self._popen = None
+        planned = self._killer is not None
+        if self._killer is not None:
+            self._killer.cancel()
+            self._killer = None
         self._feed.close_channel()
         self._born(None)
         self._gone.set()
         if self._setup is None:
+            return
+        if planned:
+            self._start()
             return
         if status in PERMANENT:
             log.error("portal: %s; not started again before a reload", explain(status), extra=marks(Kind.SUPERVISOR))
@@ -149,6 +158,12 @@ class PortalProcess:
     def _start_later(self) -> None:
         self._timer = self._loop.call_later(self._pause, self._start)
         self._pause = min(2 * self._pause, PAUSE[1])
+
+    def _end(self) -> None:
+        """End of file is its order to store what it has been told and go; lines from now on are for the next."""
+        self._feed.close_channel()
+        if self._killer is None:
+            self._killer = self._loop.call_later(CLOSE_TIMEOUT, self._kill)
 
     def _kill(self) -> None:
         if self._popen is not None:

@@ -101,6 +101,8 @@ class Service:
             door.close()
             for task in tasks:
                 task.cancel()
+            if events := self._parts.journal.take():  # since the last second: the next portal is not told them again
+                self._recorder.put(Batch(int(time.time()), (), events))
             self._recorder.close()
 
     def _connection(self, leave: Callable[[], None]) -> Connection:

@@ -16,14 +16,16 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mpq_supervisor import pki, portal_process
+from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.portal.door import MAX_FROM_ONE
-from tests.process.portals import EXPIRED, Portals
+from tests.process.portals import EXPIRED, LOG, Portals
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: workers get uids of their own")
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -152,6 +154,32 @@ def test_it_ends_with_its_supervisor(run: Run, site_plan: HostPlan, tmp_path: Pa
             assert not psutil.pid_exists(pid)
 
     run(body())
+
+
+def test_the_next_portal_knows_what_happened_while_it_replaced_the_last(
+    run: Run, site_plan: HostPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        async with Portals(site_plan, tmp_path) as portals:
+            assert portals.plan.portal is not None
+            for step in range(2):
+                portal = msgspec.structs.replace(portals.plan.portal, history_mb=17 + step)
+                LOG.info("before change %d", step, extra=marks(Kind.CONFIG))
+                portals.feed.tick(0.0)  # the one that is about to end has it
+                portals.portal.configure(msgspec.structs.replace(portals.plan, portal=portal))
+                LOG.info("after change %d", step, extra=marks(Kind.CONFIG))
+                await portals.rig.until(lambda step=step: len(portals.pids) == 2 * step + 3)  # type: ignore[misc]
+            await portals.until_answering()
+            async with asyncio.timeout(5):
+                texts: list[str] = []
+                while len(texts) < 4:
+                    page = (await portals.get("/api/v1/events?kind=config")).json()
+                    texts = [event["text"] for event in page["events"]]
+            assert texts == [f"{when} change {step}" for step in range(2) for when in ("before", "after")]
+
+    run(body())
+    assert "portal: killed" not in caplog.text
+    assert "again in" not in caplog.text
 
 
 def test_tls_by_its_own_certificate(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import sys
@@ -22,6 +23,7 @@ from mpq_worker.contract import ExitCode
 from tests.unit.test_network import SITE
 
 PLAN = make_plan(parse(SITE + "\n[portal]\n"))
+READS = (sys.executable, "-c", "import socket, sys; socket.socket(fileno=int(sys.argv[1])).recv(1)")
 WAITS = (sys.executable, "-c", "import sys; sys.stdin.close(); import time; time.sleep(60)")
 
 
@@ -66,6 +68,7 @@ def descriptors() -> int:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(portal_process, "PAUSE", (0.02, 0.02))
+    monkeypatch.setattr(portal_process, "CLOSE_TIMEOUT", 0.05)
     monkeypatch.setattr(portal_process, "COMMAND", WAITS)
 
 
@@ -129,3 +132,23 @@ def test_a_reload_leaves_one_that_runs_alone() -> None:
         await portal.until(lambda: portal.process.pid not in (None, pid))
 
     run(scene)
+
+
+def test_one_that_a_reload_replaces_ends_by_itself_and_that_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(portal_process, "COMMAND", READS)
+    monkeypatch.setattr(portal_process, "CLOSE_TIMEOUT", 60.0)
+    monkeypatch.setattr(portal_process, "PAUSE", (60.0, 60.0))
+
+    async def scene(portal: Portal) -> None:
+        portal.process.configure(PLAN)
+        pid = portal.process.pid
+        portal.process.configure(msgspec.structs.replace(PLAN, name="other"))
+        portal.process.configure(msgspec.structs.replace(PLAN, name="third"))
+        await portal.until(lambda: portal.process.pid not in (None, pid))
+        assert len(portal.pids) == 3
+
+    with caplog.at_level(logging.INFO):
+        run(scene)
+    assert not caplog.records

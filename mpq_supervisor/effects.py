@@ -14,6 +14,7 @@ import msgspec
 from mpq_supervisor.decode import join
 from mpq_supervisor.orders import WorkerChange
 from mpq_supervisor.schema import Config
+from mpq_supervisor.scrub import scrub
 
 
 class Effect(StrEnum):
@@ -32,7 +33,8 @@ class Field(NamedTuple):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One difference. `old` and `new` are text, None where there is none: an entry that was added or removed."""
+    """One difference. `old` and `new` are text without secrets (the path of a webhook's URL, a token's hash), None
+    where there is none: an entry that was added or removed."""
 
     path: str
     old: str | None
@@ -220,7 +222,9 @@ def _change(path: str, place: str, old: Any, new: Any) -> Change:
 
 
 def _text(value: Any) -> str:
-    """As in the file, nearly; a section by its name alone."""
+    """As in the file, nearly, and without secrets; a section by its name alone."""
+    if isinstance(value, str):
+        return scrub(value)
     if isinstance(value, msgspec.Struct):
         return str(getattr(value, "name", "")) or ", ".join(
             f"{field.encode_name} {_text(one)}"

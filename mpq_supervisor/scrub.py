@@ -12,16 +12,23 @@ _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----.*?(-----END [A-Z ]
 _LOOKS = (
     re.compile(r"(sha256[:=])[0-9a-fA-F]{16,}"),
     re.compile(
-        r"(\bBearer\s+|\bAuthorization[\"']?\s*[:=]\s*[\"']?(?:Basic\s+)?)(?!Bearer\b)[^\s\"']+", re.IGNORECASE
+        r"(\bBearer\s+|\bAuthorization[\"']?\s*[:=]\s*[\"']?(?:Basic\s+)?)(?!Bearer\b)(?:[^\s\"'\\]|\\(?![\"']))+",
+        re.IGNORECASE,
     ),
-    # a value under a name that says it is secret: token=…, "password": "…", PROXY_SECRET=…, hash = "…"
+    # a value under a name that says it is secret: token=…, "password": "…", PROXY_SECRET=…, hash = "…"; not what is
+    # counted under one, as in "drops": {"token": 12}
     re.compile(
-        r"((?<![\w-])[\w-]*(?:token|secret|passw(?:or)?d|passphrase|api_?key|hash|cookie)[\"']?\s*(?:=|(?<=[\"']):)\s*"
-        r"(?P<quote>[\"'])?)(?(quote)(?:(?!(?P=quote)).)+|[^\s\"'&,;\[{(][^\s\"'&,;]*)",
+        r"((?<![\w-])(?:[\w-]*(?:token|secret|passw(?:or)?d|passphrase|api_?key|cookie)|(?:[\w-]*[_-])?hash)"
+        r"[\"']?\s*(?:=|(?<=[\"']):)\s*(?P<quote>[\"'])?)(?(quote)(?:(?!(?P=quote))(?:\\.|.))+|"
+        r"(?!(?:-?\d[\d.eE+-]*|true|false|null)\s*[,}\]])[^\s\"'&,;\[{(\\](?:[^\s\"'&,;\\]|\\(?![\"']))*)",
         re.IGNORECASE,
     ),
 )
-_URL = re.compile(r"\b(?!mpq:)([a-z][a-z0-9+.-]{0,30}://)([^\s\"'<>]*@)?([^\s\"'<>/?#]*)([^\s\"'<>]*)", re.IGNORECASE)
+_BEHIND = r"(?:[^\s\"'<>\\]|\\(?![\"']))*"  # a quote that is escaped ends it: JSON stays JSON
+_URL = re.compile(
+    rf"\b(?!mpq:)([a-z][a-z0-9+.-]{{0,30}}://)({_BEHIND}@)?([^\s\"'<>/?#\\]*)({_BEHIND})",
+    re.IGNORECASE,
+)
 _FILES = re.compile(r"""\b(?:key|secret_file)["']?\s*=\s*["']+([^"'\n]+)["']""")
 _ADDRESSES = re.compile(r"""\burl["']?\s*=\s*["']+([^"'\n]+)["']""")
 

@@ -182,3 +182,18 @@ def test_a_line_shows_the_beginning_of_a_long_value() -> None:
     assert line.startswith("set: { } → xxx")
     assert "… (5000 characters)" in line
     assert len(line) < 300
+
+
+def test_no_secret_is_told() -> None:
+    webhook = '[portal.webhook]\nurl = "https://h.example/T0/{}?key=x"\nsecret_file = "/a/secret"\n'
+    none, one, two = (parse(SITE + PORTAL + text) for text in ("", webhook.format("SESAME"), webhook.format("OTHER")))
+    told = [
+        line for old, new in ((none, one), (one, two)) for line in describe(Preview(tuple(differences(old, new)), {}))
+    ]
+    effect = "(applied at once, no worker is touched)"
+    assert told == [
+        f"portal.webhook: new: url https://h.example/(removed), secret_file /a/secret {effect}",
+        f"portal.webhook.url: https://h.example/(removed) → https://h.example/(removed) {effect}",
+    ]
+    (change,) = differences(parse(SITE + PORTAL), parse(SITE + PORTAL.replace("sha256:0", "sha256:1")))
+    assert (change.old, change.new) == ("sha256:(removed)", "sha256:(removed)")

@@ -7,13 +7,14 @@ not read is None here, and is passed over: it has been reported.
 from __future__ import annotations
 
 from collections.abc import Container
+from ipaddress import IPv6Address
 
 import msgspec
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import Problem
 from mpq_supervisor.problems import KERNEL_TABLES, Problems, each
-from mpq_supervisor.schema import Config, Portal, SiteConfig, Supervisor, Watchdog
+from mpq_supervisor.schema import Address, Config, Portal, SiteConfig, Supervisor, Watchdog
 from mpq_supervisor.validate_alarms import check_alarms
 from mpq_supervisor.validate_hub import check_hub
 from mpq_supervisor.validate_site import check_site
@@ -76,15 +77,41 @@ def _check_watchdog(watchdog: Watchdog, problems: Problems) -> None:
 
 
 def _check_portal(portal: Portal, problems: Problems) -> None:
-    problems.check_unique("token", "name", ((path, token.name) for path, token in each(portal.token, "portal.token")))
+    tokens = list(each(portal.token, "portal.token"))
+    problems.check_unique("token", "name", ((path, token.name) for path, token in tokens))
+    first: dict[str, str] = {}
+    for path, token in tokens:
+        if first.setdefault(token.hash, path) != path:
+            problems.add(
+                f"{path}.hash", f"is that of {first[token.hash]}: a token is one user's", f"{first[token.hash]}.hash"
+            )
     if bool(portal.certificate) != bool(portal.key):
         key = "portal.key" if portal.certificate else "portal.certificate"
         problems.add(key, "is missing, the other is there")
     for index, address in enumerate(portal.address):
+        before = portal.address[:index]
+        if _is_no_host(address):
+            problems.add(f"portal.address[{index}]", f"{address} is no address that one can listen on")
+            continue
         if not (portal.certificate or address.is_loopback):
             text = f"{address} is not this host's own: needs certificate and key"
             problems.add(f"portal.address[{index}]", text, "portal.certificate", "portal.key")
-        if address in portal.address[:index]:
+        if address in before:
             problems.add(f"portal.address[{index}]", f"{address} is there twice")
+        elif clash := next((other for other in before if _takes(other, address) or _takes(address, other)), None):
+            text = f"{address} and {clash}: one of them is every address of the host already"
+            problems.add(f"portal.address[{index}]", text)
     if not portal.address:
         problems.add("portal.address", "needs at least one address")
+
+
+def _is_no_host(address: Address) -> bool:
+    """What is for many, or for one link, or is IPv4 in IPv6's clothes: the families are kept apart."""
+    if isinstance(address, IPv6Address):
+        return address.is_multicast or address.is_link_local or address.ipv4_mapped is not None
+    return address.is_multicast or address.is_reserved
+
+
+def _takes(wide: Address, address: Address) -> bool:
+    """Whether who listens on `wide` has this one too."""
+    return wide.is_unspecified and wide.version == address.version

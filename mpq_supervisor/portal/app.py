@@ -118,7 +118,7 @@ async def static(path: Path) -> File:
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """For Prometheus."""
     page, content_type = parts_of(request).exposition.render(request.headers.get("accept", ""))
-    return Response(page, media_type=content_type)
+    return Response(page, headers={"content-type": content_type})  # it has its charset
 
 
 def _any_of(node: Any) -> Any:

@@ -13,22 +13,24 @@ from mpq_supervisor.requests import Code, Request, Response
 def respond(parts: Parts, request: Request) -> Response:
     """The answer; `request.by` is whom the supervisor asks for, who may do what an operator may."""
     who = Identity(request.by, Role.OPERATOR)
-    code, lines = Code.OK, []
+    lines: list[str] = []
     match request.command:
         case "acknowledge":
             lines = [f'no alarm "{key}" is raised' for key in request.names if not deeds.acknowledge(parts, who, key)]
         case "silence" if request.silence is not None:
-            lines = _silence(parts, who, request.silence)
+            return _silence(parts, who, request.silence)
         case "unsilence":
             lines = [f"no silence {number}" for number in request.numbers if not deeds.unsilence(parts, who, number)]
-    if lines:
-        code = Code.UNKNOWN
-    return Response(code, tuple(lines), alarms=deeds.alarm_list(parts))
+    return _answer(parts, Code.UNKNOWN if lines else Code.OK, *lines)
 
 
-def _silence(parts: Parts, who: Identity, wanted: NewSilence) -> list[str]:
+def _silence(parts: Parts, who: Identity, wanted: NewSilence) -> Response:
     try:
         made = deeds.silence(parts, who, wanted)
     except UnknownName as error:
-        return [str(error)]
-    return [] if made else ["there are too many silences"]
+        return _answer(parts, Code.UNKNOWN, str(error))
+    return _answer(parts, Code.OK) if made else _answer(parts, Code.FAILED, deeds.TOO_MANY)
+
+
+def _answer(parts: Parts, code: Code, *lines: str) -> Response:
+    return Response(code, lines, alarms=deeds.alarm_list(parts))

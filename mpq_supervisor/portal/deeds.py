@@ -6,8 +6,11 @@ import time
 
 from mpq_supervisor.entries import UnknownName
 from mpq_supervisor.portal.alarm_models import Alarm, AlarmList, NewSilence, Silence
+from mpq_supervisor.portal.alarm_rules import MAX_SILENCES
 from mpq_supervisor.portal.auth import Identity
 from mpq_supervisor.portal.parts import Parts
+
+TOO_MANY = f"there are {MAX_SILENCES} silences already"
 
 
 def alarm_list(parts: Parts) -> AlarmList:

@@ -19,6 +19,7 @@ from mpq_supervisor.portal.app import make_app
 from mpq_supervisor.portal.auth import Identity, Role
 from mpq_supervisor.portal.exposition import Exposition
 from mpq_supervisor.portal.parts import Parts
+from mpq_supervisor.requests import Code, Request, Response
 from tests.unit.samples import WORKER, state_with
 
 pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # with Litestar 3
@@ -72,3 +73,31 @@ def test_a_defect_of_ours_is_in_the_log_and_not_in_the_answer(caplog: pytest.Log
     assert record.getMessage() == "portal: GET '/api/v1/tunnels'"
     assert record.exc_info is not None
     assert record.exc_info[0] is AttributeError
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text;version=1.0.0"])
+def test_metrics_have_one_charset(accept: str) -> None:
+    gate = SimpleNamespace(admit=lambda *_: Identity("ann", Role.VIEWER))
+    app = make_app(cast(Parts, SimpleNamespace(gate=gate, exposition=Exposition(state_with(WORKER)))))
+    with TestClient(cast(Any, app)) as client:
+        answer = client.get("/metrics", headers={"accept": accept})
+    kind, *parameters = answer.headers["content-type"].split("; ")
+    assert kind == accept.split(";")[0]
+    assert parameters.count("charset=utf-8") == 1
+    assert any(parameter.startswith("version=") for parameter in parameters)
+
+
+def test_a_tunnel_that_has_just_gone_is_not_found() -> None:
+    async def ask(_: Request) -> Response:
+        return Response(Code.UNKNOWN, ('no "cr2" here',))
+
+    state = state_with(WORKER)
+    gate = SimpleNamespace(admit=lambda *_: Identity("ann", Role.ADMIN))
+    parts = SimpleNamespace(gate=gate, state=state, orders=SimpleNamespace(ask=ask), tunnel=state.tunnels.__getitem__)
+    with TestClient(cast(Any, make_app(cast(Parts, parts)))) as client:
+        for answer in (
+            client.patch("/api/v1/tunnels/cr2/config", json={"changes": {"wan[wan5].mtu": 1300}}),
+            client.get("/api/v1/tunnels/cr2/config"),
+            client.post("/api/v1/tunnels/cr2/restart"),
+        ):
+            assert (answer.status_code, answer.json()["detail"]) == (404, 'no "cr2" here')

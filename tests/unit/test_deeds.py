@@ -56,3 +56,9 @@ def test_ctl_says_what_may_have_been_meant(parts: Parts) -> None:
 def test_while_it_is_not_known_what_is_there_anything_can(tmp_path: Path) -> None:
     state = State(msgspec.structs.replace(SETUP, directory=str(tmp_path)))
     assert deeds.silence(parts_of(tmp_path, state), ANN, NewSilence(5, "", "wan9")) is not None
+
+
+def test_there_is_room_for_a_hundred_silences(parts: Parts) -> None:
+    order = Request("silence", by="ctl:ann", silence=NewSilence(5))
+    assert [console.respond(parts, order).code for _ in range(101)] == [*[Code.OK] * 100, Code.FAILED]
+    assert console.respond(parts, order).lines == ("there are 100 silences already",)

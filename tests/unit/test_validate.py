@@ -294,6 +294,18 @@ expires = 2027-12-31
         ('address = "0.0.0.0"\ncertificate = "/c"\nkey = "/k"', None),
         ('address = "0.0.0.0"', "portal.address[0]: 0.0.0.0 is not this host's own: needs certificate and key"),
         ('address = ["::1", "::1"]', "portal.address[1]: ::1 is there twice"),
+        ('address = ["0.0.0.0", "::", ]\ncertificate = "/c"\nkey = "/k"', None),
+        (
+            'address = ["0.0.0.0", "127.0.0.1"]\ncertificate = "/c"\nkey = "/k"',
+            "portal.address[1]: 127.0.0.1 and 0.0.0.0: one of them is every address of the host already",
+        ),
+        (
+            'address = ["::1", "127.0.0.1", "::"]\ncertificate = "/c"\nkey = "/k"',
+            "portal.address[2]: :: and ::1: one of them is every address of the host already",
+        ),
+        ('address = "fe80::1"', "portal.address[0]: fe80::1 is no address that one can listen on"),
+        ('address = "::ffff:127.0.0.1"', "portal.address[0]: ::ffff:7f00:1 is no address that one can listen on"),
+        ('address = "224.0.0.1"', "portal.address[0]: 224.0.0.1 is no address that one can listen on"),
         ("address = []", "portal.address: needs at least one address"),
         ('certificate = "/c"', "portal.key: is missing, the other is there"),
         ('alarm = [{ name = "a", kind = "loss" }]', "portal.alarm[0].above: is missing"),
@@ -405,6 +417,8 @@ def test_webhooks(url: str, problem: str | None) -> None:
         ("expires = 2027-12-31", 'expires = "soon"', "portal.token[0].expires: Invalid"),
         ("[portal]", "[[portal.token]]\nname = 'grafana'\nrole = 'admin'\nhash = 'sha256:" + "1" * 64 + "'\n[portal]",
          'portal.token[1].name: "grafana" is taken'),
+        ("[portal]", "[[portal.token]]\nname = 'ann'\nrole = 'admin'\nhash = 'sha256:" + "0" * 64 + "'\n[portal]",
+         "portal.token[1].hash: is that of portal.token[0]: a token is one user's"),
     ],
 )  # fmt: skip
 def test_tokens(old: str, new: str, problem: str) -> None:

@@ -49,7 +49,7 @@ async def silence(request: Request[Any, Any, Any], data: NewSilence) -> Silence:
     except UnknownName as error:
         raise NotFoundException(str(error)) from error
     if made is None:
-        raise TooManyRequestsException("there are too many silences")
+        raise TooManyRequestsException(deeds.TOO_MANY)
     return made
 
 

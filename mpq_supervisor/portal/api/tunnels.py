@@ -6,7 +6,7 @@ import logging
 from typing import Annotated, Any
 
 from litestar import Request
-from litestar.exceptions import ClientException, ServiceUnavailableException
+from litestar.exceptions import ClientException, NotFoundException, ServiceUnavailableException
 from litestar.params import Parameter
 from litestar.status_codes import HTTP_202_ACCEPTED, HTTP_409_CONFLICT, HTTP_422_UNPROCESSABLE_ENTITY
 
@@ -132,6 +132,8 @@ async def _ask(request: Request[Any, Any, Any], order: Order) -> Response:
     match response.code:
         case Code.OK:
             return response
+        case Code.UNKNOWN:  # gone since the portal was told of it
+            raise NotFoundException(text)
         case Code.DIFFERENT:
             raise ClientException(text, status_code=HTTP_409_CONFLICT)
         case Code.FAILED:

@@ -246,5 +246,5 @@ def lan_mark(mask: int, place: int) -> int:
 
 
 def lan_room(mask: int) -> int:
-    """How many LANs can have a mark."""
-    return lan_mask(mask) >> mark_shift(mask) + _TUNNEL_BITS
+    """How many LANs can have a mark, and a zone."""
+    return min(lan_mask(mask) >> mark_shift(mask) + _TUNNEL_BITS, _FIRST_ZONE)

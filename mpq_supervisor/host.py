@@ -62,6 +62,7 @@ class Host:
         self._lent: dict[str, set[int]] = {}  # by hub worker, the slots of its processes
         self._down: frozenset[str] = frozenset()
         self._last: dict[tuple[str, int], str] = {}  # see `desired`
+        self._there = Snapshot()  # as the last look found it
         self._damper = Damper()
         self._refused: tuple[str, ...] = ()
         self._in_place = frozenset[object]()  # after the last look
@@ -103,18 +104,14 @@ class Host:
         self._in_place = frozenset()  # what goes and comes now is the plan's doing
         try:
             self.up()
-        except (HostFault, OSError) as error:
+        except Exception as error:
             self._plan = old
-            self._go_back()
-            raise HostFault(str(error)) from error
+            for part in (self._filter, self._open, self._refresh):
+                self._attempt(part)  # the next change of the network, or reload, has it tried again
+            text = str(error) if isinstance(error, HostFault | OSError) else f"a fault of mpq's own: {error!r}"
+            raise HostFault(text) from error
         finally:
             self._close_what_went()
-
-    def _go_back(self) -> None:
-        try:
-            self.up()
-        except (HostFault, OSError) as error:  # the next change of the network, or reload, has it tried again
-            self._log.error("network: %s", error)
 
     def down(self, on_stop: Literal["closed", "open"]) -> None:
         """Gives everything back, or everything but what refuses LAN traffic. The workers must be gone."""
@@ -297,10 +294,12 @@ class Host:
         self._groups.pop(port).close()
 
     def _refresh(self) -> None:
-        """Reads the kernel's state and reconciles it."""
+        """Reads the kernel's state and reconciles it. Where that fails, what the WANs are is known all the same."""
         refused = make_vlans(self._netlink, self._plan.lans)
-        outcome = reconcile(self._netlink, self._desired)
-        states = {wan.name: link_state(wan, outcome.there) for wan in self._plan.wans}
+        try:
+            outcome = reconcile(self._netlink, self._desired)
+        finally:
+            self._see_links()
         refused += outcome.refused
         before, self._in_place = self._in_place, outcome.in_place
         self._tell_repairs([str(thing) for thing in outcome.done if thing in before and thing in self._in_place])
@@ -308,25 +307,23 @@ class Host:
             if line not in self._refused:
                 self._log.warning("network: %s", line)
         self._refused = refused
+
+    def _see_links(self) -> None:
+        states = {wan.name: link_state(wan, self._there) for wan in self._plan.wans}
         hubs = {wan.name: wan.hub_addresses for wan in self._plan.wans}
         now = {name: (state, state.reach(hubs[name]) is not None) for name, state in states.items()}
         self.links = self._damper.step(now, time.monotonic())
 
     def _desired(self, there: Snapshot) -> Desired:
+        self._there = there
         for wan in self._plan.wans:
             state = link_state(wan, there)
             self._last |= {(wan.name, v): a for v in (4, 6) if (a := state.local_address(v)) is not None}
         return desired(self._plan, there, self._down, self._last)
 
     def _on_change(self, nftables: bool) -> None:
-        try:
-            if nftables:
-                self._filter()
-            self._open()
-            self._refresh()
-        except (HostFault, OSError) as error:  # this host's trouble must not end the loop that mends it
-            self._log.error("network: %s", error)
-            return
+        for part in (self._filter, self._open, self._refresh) if nftables else (self._open, self._refresh):
+            self._attempt(part)
         told, self._told = self._told, self.links
         for name, state in self.links.items():
             before = told.get(name)
@@ -336,6 +333,15 @@ class Host:
         wakes_at = self._damper.wakes_at()
         if wakes_at is not None and self._monitor is not None:
             self._monitor.look(max(0.0, wakes_at - time.monotonic()))
+
+    def _attempt(self, part: Callable[[], None]) -> None:
+        """This host's trouble must neither end the loop that mends it, nor keep the other parts from theirs."""
+        try:
+            part()
+        except (HostFault, OSError) as error:
+            self._log.error("network: %s", error)
+        except Exception:  # noqa: BLE001 - it is told, with its traceback
+            self._log.exception("network: a fault of mpq's own")
 
     def _tell_repairs(self, things: list[str]) -> None:
         line = self._repairs.line(things, time.monotonic())

@@ -6,6 +6,7 @@ all of it addresses go: with the first of a subnet the kernel takes the others o
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec
 
@@ -43,8 +44,8 @@ def reconcile(netlink: Netlink, wanted: Callable[[Snapshot], Desired]) -> Outcom
         try:
             change(*args, **kwargs)
             done.append(what)
-        except OSError as error:
-            refused.append(f"{what}: {error.strerror}")
+        except (OSError, ValueError, struct.error) as error:  # nor may what no message can hold keep back the rest
+            refused.append(f"{what}: {getattr(error, 'strerror', None) or error}")
             failed.add(what)
 
     tuns = {tun.name for tun in want.links}

@@ -25,7 +25,7 @@ SiteName = Annotated[str, "a site's name, as in its certificate: mpq://site/NAME
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Dscp = Annotated[int, Meta(ge=0, le=63)]
 InnerMtu = Annotated[int, Meta(ge=1280, le=8900)]  # 1280: RFC 8200 section 5
-Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Seconds = Annotated[float, Meta(ge=0.01, le=3600)]
 
 
 SetName = Annotated[str, "@ and the name of a [set.NAME]"]
@@ -79,7 +79,7 @@ class Supervisor(_Section, frozen=True):
     rule_priority: Annotated[int, Meta(ge=1, le=32_000)] = 10000
     source_port_base: Annotated[int, Meta(ge=1024, le=65_000)] = 46000
     key_update_packets: Annotated[int, Meta(ge=1000, le=1 << 23)] = 4_194_304  # RFC 9001 section 6.6
-    memory_limit_mb: Annotated[int, Meta(ge=32)] = 256
+    memory_limit_mb: Annotated[int, Meta(ge=32, le=1_000_000)] = 256
     cpus: tuple[Annotated[int, Meta(ge=0, le=4095)], ...] = ()
     native: bool = True
 
@@ -172,7 +172,7 @@ class Wan(_Section, frozen=True):
     suffix: Annotated[int, Meta(ge=1, le=9)] | None = None
     hub_port: Port | None = None
     hub_address: tuple[Address, ...] = ()
-    rate_mbit: Annotated[float, Meta(gt=0, le=100_000)] | None = None
+    rate_mbit: Annotated[float, Meta(ge=0.01, le=100_000)] | None = None  # below, HTB cannot express a packet's time
     mtu: InnerMtu = 1400
     table: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] | None = None
     fallback: tuple[str, ...] = ()

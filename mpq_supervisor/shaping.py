@@ -70,28 +70,36 @@ def read(netlink: NetlinkSocket, interface: str, index: int) -> Shaper:
 
 
 def apply(netlink: NetlinkSocket, shaper: Shaper, index: int) -> None:
-    """Puts a shaper in the place of whatever is at an interface's root. Raises OSError."""
+    """Puts a shaper in the place of whatever is at an interface's root, or nothing and raises OSError."""
+    messages = list(_messages(shaper, index))  # all of them before the first is sent
     remove(netlink, index)
-    rest = next(c.minor for c in shaper.classes if c.dscp is None)
-    init = struct.pack("=IIIII", _HTB_VERSION, 10, rest, 0, 0)  # version, rate2quantum, default class
-    htb = _kind("htb", attribute(_HTB_INIT, init))
-    netlink.change(_NEWQDISC, _message(index, _HANDLE, _ROOT) + htb, CREATE | EXCLUDE)
-    whole = ShaperClass(_WHOLE, 0, shaper.rate, shaper.rate, 0)
-    for part in (whole, *shaper.classes):
-        parent = _HANDLE if part is whole else _HANDLE | _WHOLE
-        body = _message(index, _HANDLE | part.minor, parent) + _kind("htb", _class_options(part))
-        netlink.change(_NEWCLASS, body, CREATE | EXCLUDE)
-    for part in shaper.classes:
-        leaf = _message(index, 0, _HANDLE | part.minor) + _kind("bfifo", struct.pack("=I", part.limit))
-        netlink.change(_NEWQDISC, leaf, CREATE | EXCLUDE)
-        if part.dscp is not None:
-            for body in _filter_bodies(index, part.minor, part.dscp):
-                netlink.change(_NEWFILTER, body, CREATE | EXCLUDE)
+    try:
+        for kind, body in messages:
+            netlink.change(kind, body, CREATE | EXCLUDE)
+    except OSError:
+        remove(netlink, index)
+        raise
 
 
 def remove(netlink: NetlinkSocket, index: int) -> None:
     """Gives the interface its usual root qdisc back."""
     netlink.delete(_DELQDISC, _message(index, 0, _ROOT))
+
+
+def _messages(shaper: Shaper, index: int) -> Iterator[tuple[int, bytes]]:
+    """What makes a shaper, in order: kind and body."""
+    rest = next(c.minor for c in shaper.classes if c.dscp is None)
+    init = struct.pack("=IIIII", _HTB_VERSION, 10, rest, 0, 0)  # version, rate2quantum, default class
+    htb = _kind("htb", attribute(_HTB_INIT, init))
+    yield _NEWQDISC, _message(index, _HANDLE, _ROOT) + htb
+    whole = ShaperClass(_WHOLE, 0, shaper.rate, shaper.rate, 0)
+    for part in (whole, *shaper.classes):
+        parent = _HANDLE if part is whole else _HANDLE | _WHOLE
+        yield _NEWCLASS, _message(index, _HANDLE | part.minor, parent) + _kind("htb", _class_options(part))
+    for part in shaper.classes:
+        yield _NEWQDISC, _message(index, 0, _HANDLE | part.minor) + _kind("bfifo", struct.pack("=I", part.limit))
+        if part.dscp is not None:
+            yield from ((_NEWFILTER, body) for body in _filter_bodies(index, part.minor, part.dscp))
 
 
 def _message(index: int, handle: int = 0, parent: int = 0, info: int = 0) -> bytes:

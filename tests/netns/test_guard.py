@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -15,7 +16,8 @@ from mpq_supervisor.host import Host
 from mpq_supervisor.plan import HostPlan, make_plan
 from mpq_worker.contract import MAX_RESET
 from tests.netns.namespace import Namespace, run
-from tests.netns.site import LOG
+from tests.netns.site import LOG, hosted
+from tests.unit.test_extremes import changes_of, plan_with
 
 pytestmark = pytest.mark.root
 
@@ -171,3 +173,12 @@ def test_nothing_stays_after_a_stop(plan: HostPlan, hub_namespace: object) -> No
     assert "mpq_guard" in run("nft list tables")
     host.down("closed")
     assert run("nft list tables").split() == ["table", "inet", "mpq"]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["lower", "upper"])
+def test_the_kernel_takes_all_numbers_at_their_bounds(hub_namespace: object, which: int) -> None:
+    table = tomllib.loads(HUB)
+    with hosted(plan_with(table, changes_of(table)[which::2])) as host:
+        before = host.changes
+        host.up()
+        assert host.changes == before

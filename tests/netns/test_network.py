@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import tomllib
 from collections.abc import Callable
 
 import pyprctl
@@ -22,8 +23,11 @@ from mpq_supervisor.tun import open_tun
 from mpq_worker.errors import HostFault
 from tests.netns.namespace import run
 from tests.netns.site import LOG, SITE, TUNS, Capture, Net, hosted, is_told_no, provoke, tunnel, wait_for
+from tests.unit.test_extremes import changes_of, plan_with
 
 pytestmark = pytest.mark.root
+
+RATED = SITE.replace('interface = "wan4"', 'interface = "wan4", rate_mbit = 4.0')
 
 
 # ---------------------------------------------------------------- state
@@ -166,6 +170,32 @@ def test_a_reload_that_fails_changes_nothing(net: Net, monkeypatch: pytest.Monke
         host.down("open")
 
 
+def test_a_fault_of_our_own_changes_nothing(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = "ip rule", "ip -o link", "ip route show table all proto 109", "nft --stateless list ruleset", "tc qdisc"
+    with net.site.entered(), hosted(make_plan(parse(SITE))) as site:
+        before = run(*shown)
+        monkeypatch.setattr("mpq_supervisor.shaping.apply", _broken)
+        with pytest.raises(HostFault, match="a fault of mpq's own: ZeroDivisionError"):
+            site.apply(make_plan(parse(RATED.replace('name = "lan1"', 'name = "bridge"'))))
+        assert run(*shown) == before
+
+
+def _broken(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["lower", "upper"])
+def test_the_kernel_takes_all_numbers_at_their_bounds(net: Net, caplog: pytest.LogCaptureFixture, which: int) -> None:
+    table = tomllib.loads(SITE)
+    plan = plan_with(table, changes_of(table)[which::2])
+    with net.site.entered(), hosted(plan) as site:
+        before = site.changes
+        site.up()
+        assert site.changes == before
+        assert "htb" in run("tc qdisc show dev wan4")
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_a_wan_without_a_route_to_the_hub_lends_no_socket(site: Host, plan: HostPlan) -> None:
     run("ip link set wan5 down")
     site.up()
@@ -283,9 +313,26 @@ def test_what_comes_and_goes_with_a_wan_is_no_repair(site: Host, caplog: pytest.
     assert [record.getMessage() for record in caplog.records if _kind(record) == Kind.REPAIR] == []
 
 
+def test_a_look_that_fails_in_one_part_sees_and_mends_the_others(
+    net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with net.site.entered(), hosted(make_plan(parse(RATED))) as site:
+        monkeypatch.setattr("mpq_supervisor.shaping.apply", _broken)
+        monkeypatch.setattr("mpq_supervisor.ruleset.render", _broken)
+        damage = "tc qdisc del dev wan4 root", "nft flush ruleset", "ip rule del priority 10040 iif lan1"
+        seen = watched(
+            site,
+            (lambda: run(*damage), lambda _: "iif lan1" in run("ip rule")),
+            (lambda: run("ip link set wan5 down"), lambda seen: "wan5" in seen),
+        )
+    assert set(seen) == {"wan5"}
+    assert {record.getMessage() for record in caplog.records if record.levelno == logging.ERROR} == {
+        "network: a fault of mpq's own"
+    }
+
+
 def test_htb_that_others_delete_is_put_back(net: Net) -> None:
-    plan = make_plan(parse(SITE.replace('interface = "wan4"', 'interface = "wan4", rate_mbit = 4.0')))
-    with net.site.entered(), hosted(plan) as site:
+    with net.site.entered(), hosted(make_plan(parse(RATED))) as site:
         shown = _without_handles(run("tc class show dev wan4"))
         assert "htb" in shown
         watched(

@@ -18,7 +18,7 @@ from mpq_supervisor.portal.alarm_models import Alarm, Over, Silence
 from mpq_supervisor.portal.falls import Falls, Known
 from mpq_supervisor.portal.losses import Losses
 from mpq_supervisor.portal.outbox import Change
-from mpq_supervisor.portal.state import FRESH, State, Tunnel
+from mpq_supervisor.portal.state import State, Tunnel
 from mpq_supervisor.schema import Alarm as Rule
 
 MAX_SILENCES = 100
@@ -78,7 +78,7 @@ class Alarms:
     def look(self, state: State, volumes: Mapping[str, int] | None, now: float, wall: float) -> list[Change]:
         """What changed. `volumes` are this month's bytes by WAN; None while they are not known."""
         self.silences = {key: silence for key, silence in self.silences.items() if wall < silence.until}
-        fresh = [tunnel for tunnel in state.tunnels.values() if now - tunnel.heard < FRESH]
+        fresh = [tunnel for tunnel in state.tunnels.values() if tunnel.fresh(now)]
         self._losses.hear(fresh, now)
         self._falls.hear(fresh, now, wall)
         changes = list(self._void(state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ async def static(path: Path) -> File:
 @get("/metrics", include_in_schema=False, guards=[guard])
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """For Prometheus."""
-    page, content_type = parts_of(request).exposition.render(request.headers.get("accept", ""))
+    page, content_type = parts_of(request).exposition.render(request.headers.get("accept", ""), time.monotonic())
     return Response(page, headers={"content-type": content_type})  # it has its charset
 
 

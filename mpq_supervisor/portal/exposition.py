@@ -25,11 +25,13 @@ class Exposition(Collector):
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._now = 0.0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """The page and its content type, for an Accept header."""
+    def render(self, accept: str, now: float) -> tuple[bytes, str]:
+        """The page at monotonic time `now` and its content type, for an Accept header."""
+        self._now = now
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is none
@@ -39,7 +41,7 @@ class Exposition(Collector):
     def collect(self) -> Iterator[Metric]:
         """One family per row, in the order of the rows."""
         for scope in SCOPES:
-            things = list(scope.things(self._state))
+            things = list(scope.things(self._state, self._now))
             for row in scope.rows:
                 yield self._family(scope, row, things)
 

@@ -13,12 +13,13 @@ MAX_PENDING = 5000
 
 
 class Journal:
-    """`number` counts all that ever came; what could not be kept until it is written is in `lost`."""
+    """`number` counts all that ever came, `taken` those that the history has; what could not be kept until then is in
+    `lost`."""
 
     def __init__(self) -> None:
         self._pending: deque[Event] = deque()
         self._recent: deque[Event] = deque(maxlen=MAX_RECENT)
-        self.number = 0
+        self.number = self.taken = 0
         self.lost = 0
 
     def add(self, event: Event) -> None:
@@ -34,6 +35,7 @@ class Journal:
         """Those that have not been taken, for the history."""
         taken = tuple(self._pending)
         self._pending.clear()
+        self.taken = self.number
         return taken
 
     def after(self, number: int) -> list[Event]:

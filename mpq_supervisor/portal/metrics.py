@@ -67,46 +67,55 @@ class Row:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a metric is said of: the labels, and the things with their label values."""
+    """What a metric is said of: the labels, and the things with their label values at a monotonic time."""
 
     labels: tuple[str, ...]
-    things: Callable[[State], Iterable[tuple[tuple[str, ...], Any]]]
+    things: Callable[[State, float], Iterable[tuple[tuple[str, ...], Any]]]
     rows: tuple[Row, ...]
 
 
 # ---------------------------------------------------------------- who they are said of
 
 
-def _host(state: State) -> Iterator[tuple[tuple[str, ...], State]]:
-    if state.host is not None:
+def _portal(state: State, _: float) -> Iterator[tuple[tuple[str, ...], State]]:
+    yield (), state
+
+
+def _supervisor(state: State, now: float) -> Iterator[tuple[tuple[str, ...], bool]]:
+    yield (), state.fresh(now)
+
+
+def _host(state: State, now: float) -> Iterator[tuple[tuple[str, ...], State]]:
+    if state.host is not None and state.fresh(now):
         yield (), state
 
 
-def _tunnels(state: State) -> Iterator[tuple[tuple[str, ...], Tunnel]]:
+def _tunnels(state: State, now: float) -> Iterator[tuple[tuple[str, ...], Tunnel]]:
     for name, tunnel in state.tunnels.items():
-        yield (name, tunnel.status.wan, tunnel.status.traffic_class), tunnel
+        if tunnel.fresh(now):
+            yield (name, tunnel.status.wan, tunnel.status.traffic_class), tunnel
 
 
-def _paths(state: State) -> Iterator[tuple[tuple[str, ...], Path]]:
-    for labels, tunnel in _tunnels(state):
+def _paths(state: State, now: float) -> Iterator[tuple[tuple[str, ...], Path]]:
+    for labels, tunnel in _tunnels(state, now):
         for path in tunnel.paths(state.setup.name):
             yield (*labels, path.via, path.site), path
 
 
-def _groups(state: State, key: Callable[[Tunnel], str]) -> Iterator[tuple[tuple[str, ...], Group]]:
+def _groups(state: State, now: float, key: Callable[[Tunnel], str]) -> Iterator[tuple[tuple[str, ...], Group]]:
     members: dict[str, list[Tunnel]] = {}
-    for tunnel in state.tunnels.values():
+    for tunnel in state.tunnels.values() if state.fresh(now) else ():  # all: a sum of fewer would seem to begin anew
         members.setdefault(key(tunnel), []).append(tunnel)
     for name, tunnels in members.items():
         yield (name,), Group(tuple(tunnels))
 
 
-def _classes(state: State) -> Iterator[tuple[tuple[str, ...], Group]]:
-    return _groups(state, lambda tunnel: tunnel.status.traffic_class)
+def _classes(state: State, now: float) -> Iterator[tuple[tuple[str, ...], Group]]:
+    return _groups(state, now, lambda tunnel: tunnel.status.traffic_class)
 
 
-def _wans(state: State) -> Iterator[tuple[tuple[str, ...], Group]]:
-    return _groups(state, lambda tunnel: tunnel.status.wan)
+def _wans(state: State, now: float) -> Iterator[tuple[tuple[str, ...], Group]]:
+    return _groups(state, now, lambda tunnel: tunnel.status.wan)
 
 
 def _total(name: str) -> Callable[[Tunnel], Value]:
@@ -152,17 +161,15 @@ def _sums(prefix: str, what: str) -> tuple[Row, ...]:
 # ---------------------------------------------------------------- the rows
 
 # fmt: off
-HOST = Scope((), _host, (
+SUPERVISOR = Scope((), _supervisor, (
+    Row("mpq_supervisor_up", "gauge",
+        "1 while the supervisor is heard of, 0 from 5 s of silence on; then this and the portal's are all there is.",
+        float),
+))
+PORTAL = Scope((), _portal, (
     Row("mpq_build_info", "info", "Always 1; what runs here: its version, role and name.", lambda s: 1.0),
-    Row("mpq_supervisor_uptime_seconds", "gauge", "Since the supervisor started.", lambda s: s.host.uptime),
-    Row("mpq_zygote_losses_total", "counter", "How often the process that forks workers had to be replaced.",
-        lambda s: s.host.zygote_losses),
-    Row("mpq_feed_lost_total", "counter", "Messages of the supervisor that the portal was too slow for.",
-        lambda s: s.host.lost),
-    Row("mpq_feed_timestamp_seconds", "gauge", "When the supervisor was heard last, Unix time.", lambda s: s.host.at),
-    Row("mpq_guard_dropped_packets_total", "counter",
-        "Packets of strangers that a hub's nftables dropped: first packets, and everything else.",
-        lambda s: s.guarded.below(""), "reason"),
+    Row("mpq_feed_timestamp_seconds", "gauge", "When the supervisor was heard last, Unix time.",
+        lambda s: s.host and s.host.at),
     Row("mpq_history_bytes", "gauge", "Size of the history on disk; 0 while there is none.",
         lambda s: s.history_bytes),
     Row("mpq_history_lost_seconds_total", "counter", "Seconds that the disk did not take.", lambda s: s.history_lost),
@@ -175,6 +182,16 @@ HOST = Scope((), _host, (
         lambda s: s.delivery and s.delivery.lost),
     Row("mpq_portal_refused_connections_total", "counter", "Connections that the portal ended or did not take.",
         lambda s: {str(reason): s.refused[reason] for reason in Refusal}, "reason"),
+))
+HOST = Scope((), _host, (
+    Row("mpq_supervisor_uptime_seconds", "gauge", "Since the supervisor started.", lambda s: s.host.uptime),
+    Row("mpq_zygote_losses_total", "counter", "How often the process that forks workers had to be replaced.",
+        lambda s: s.host.zygote_losses),
+    Row("mpq_feed_lost_total", "counter", "Messages of the supervisor that the portal was too slow for.",
+        lambda s: s.host.lost),
+    Row("mpq_guard_dropped_packets_total", "counter",
+        "Packets of strangers that a hub's nftables dropped: first packets, and everything else.",
+        lambda s: s.guarded.below(""), "reason"),
 ))
 TUNNEL = Scope(("tunnel", "wan", "class"), _tunnels, (
     Row("mpq_tunnel_state", "gauge", "1 for the state that the tunnel is in, 0 for the others.", _states, "state"),
@@ -228,7 +245,7 @@ CLASS = Scope(("class",), _classes, _sums("class", "class"))
 WAN = Scope(("wan",), _wans, _sums("wan", "WAN or listener"))
 # fmt: on
 
-SCOPES = (HOST, TUNNEL, PATH, CLASS, WAN)
+SCOPES = (SUPERVISOR, PORTAL, HOST, TUNNEL, PATH, CLASS, WAN)
 
 
 def labels_of(scope: Scope, row: Row) -> tuple[str, ...]:
@@ -238,10 +255,10 @@ def labels_of(scope: Scope, row: Row) -> tuple[str, ...]:
     return (*scope.labels, row.label) if row.label else scope.labels
 
 
-def samples(state: State) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Every value there is: the metric's name, its labels, the value."""
+def samples(state: State, now: float) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Every value that is known at monotonic time `now`: the metric's name, its labels, the value."""
     for scope in SCOPES:
-        for values, thing in scope.things(state):
+        for values, thing in scope.things(state, now):
             labels = dict(zip(scope.labels, values, strict=True))
             for row in scope.rows:
                 value = row.value(thing)

@@ -117,6 +117,8 @@ class Service:
             rows = self._sampler.rows(self._state, now)
             self._recorder.put(Batch(int(wall), rows, self._parts.journal.take()))
             self._state.history_bytes, self._state.history_lost = self._recorder.bytes, self._recorder.lost
+            if not self._state.fresh(now):  # nobody else rings
+                self._parts.bell.ring()
             if self._parts.orders.ended and not self._server.should_exit:  # the next portal can ask again
                 log.warning("portal: the supervisor takes no orders: %s", self._parts.orders.ended)
                 self._server.should_exit = True

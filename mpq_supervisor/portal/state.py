@@ -15,7 +15,7 @@ from mpq_worker.contract import PathStats
 
 MAX_LINES = 5000
 FRESH = 5.0
-"""Seconds after which what was heard of a worker last says nothing of how it is."""
+"""Seconds after which what was heard last, of a worker or of the host, says nothing of how it is."""
 
 
 class Refusal(StrEnum):
@@ -101,6 +101,10 @@ class Tunnel:
         """As heard last."""
         return self.sample.worker
 
+    def fresh(self, now: float) -> bool:
+        """Whether that says how it is."""
+        return now - self.heard < FRESH
+
     def paths(self, own_site: str) -> list[Path]:
         """The connections there are now; a site's own bears its name."""
         worker = self.status
@@ -157,6 +161,14 @@ class State:
                     tunnel.forget(message.sites)
             case Line():
                 self._lines.append(message)
+
+    def age(self, now: float) -> float:
+        """Seconds since the supervisor was heard last."""
+        return now - self.heard
+
+    def fresh(self, now: float) -> bool:
+        """Whether it is heard: once a second, where it does not hang."""
+        return self.age(now) < FRESH
 
     def lines(self, tunnel: str, level: int, count: int) -> list[Line]:
         """The latest `count` lines about a tunnel (empty: all) of `level` and above, oldest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.netns.portals import PORT, TOKENS, Portal
-from tests.netns.product import System
+from tests.netns.product import System, ok
 from tools.product import Side
 from tools.wait import end, until
 
@@ -163,6 +164,53 @@ def test_an_operator_sees_a_death_and_restarts_by_the_button(running: System, pa
 
 
 @pytest.mark.parametrize("side", ["site"], indirect=True)
+def test_a_supervisor_that_hangs_does_not_look_well(running: System, page: Page, portals: dict[Side, Portal]) -> None:
+    page.sign_in("viewer")
+    pid = running.products["site"].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        page.until(lambda: "The supervisor is silent" in page.text("#link"))
+        page.until(lambda: "not known" in page.text(".verdict"))
+        page.shot("silent")
+        metrics = portals["site"].metrics()
+        ages = [tunnel["age"] for tunnel in json.loads(portals["site"].get("/api/v1/tunnels"))]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert list(metrics["mpq_supervisor_up"].values()) == [0]
+    assert "mpq_tunnel_up" not in metrics
+    assert min(ages) >= 5
+    page.until(lambda: "All 9 tunnels serve" in page.text(".verdict"))
+    assert page.text("#link") == ""
+
+
+@pytest.mark.parametrize("side", ["site"], indirect=True)
+def test_what_happens_while_nobody_listens_is_shown_after_it(
+    running: System, page: Page, portals: dict[Side, Portal]
+) -> None:
+    page.sign_in("viewer")
+    end(portals["site"].pid())
+    pid = running.pids("site")["br2"]
+    ok(running.lab.ctl("site", "restart", "br2"))  # the next portal is told at once, the page comes later
+    running.until_replaced("site", "br2", pid)
+    page.until(lambda: "portal: killed by signal 9" in page.text("main table"))
+    page.until(lambda: "restart br2" in page.text("main table"))
+    page.until(lambda: "No connection" not in page.text("#link"))
+
+
+@pytest.mark.parametrize("side", ["site"], indirect=True)
+def test_odd_words_are_answered(page: Page) -> None:
+    page.sign_in("admin")
+    page.go("tunnel/br2", "br2")
+    page.driver.find_element(By.TAG_NAME, "summary").click()
+    page.field("wan[wan5].mtu").clear()
+    page.field("wan[wan5].mtu").send_keys("01300" + Keys.ENTER)
+    page.until(lambda: "refused, nothing has changed" in page.text(".told"))
+    page.go("kpi", "Indicators")
+    page.go("%", "Overview")
+    assert [line for line in page.errors() if "422" not in line] == []
+
+
+@pytest.mark.parametrize("side", ["site"], indirect=True)
 def test_a_viewer_is_refused(page: Page) -> None:
     page.sign_in("viewer")
     page.go("tunnel/br2", "br2")
@@ -252,7 +300,7 @@ def test_every_page_is_accessible_in_both_colours_and_on_a_phone(page: Page, sid
 def test_the_documentation_of_the_api(page: Page, axe: str) -> None:
     page.driver.get(URL + "docs")
     page.until(lambda: "GET /api/v1/kpi" in page.text("h3"))
-    assert page.text("#WorkerStatus h3") == "WorkerStatus"
+    assert page.text("#TunnelStatus h3") == "TunnelStatus"
     assert page.findings(axe) == []
     page.shot("documentation")
     assert page.errors() == []

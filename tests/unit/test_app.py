@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from weakref import WeakSet
 
+import msgspec
 import pytest
 from litestar.exceptions import TooManyRequestsException
 from litestar.testing import TestClient
@@ -17,9 +18,13 @@ from mpq_supervisor.portal.api import stream, system
 from mpq_supervisor.portal.api.models import Text
 from mpq_supervisor.portal.app import make_app
 from mpq_supervisor.portal.auth import Identity, Role
+from mpq_supervisor.portal.bell import Bell
 from mpq_supervisor.portal.exposition import Exposition
-from mpq_supervisor.portal.parts import Parts
+from mpq_supervisor.portal.history.samples import Event
+from mpq_supervisor.portal.journal import Journal
+from mpq_supervisor.portal.parts import Listener, Parts
 from mpq_supervisor.requests import Code, Request, Response
+from mpq_supervisor.status import WorkerStatus
 from tests.unit.samples import WORKER, state_with
 
 pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # with Litestar 3
@@ -40,7 +45,7 @@ def test_only_the_pages_own_files_are_looked_for() -> None:
     "accept", ["application/openmetrics-text; version=zz", "text/plain;version=1.x;q=no", "\xff;;,", "*/*;="]
 )
 def test_whoever_asks_for_metrics_oddly_gets_some(accept: str) -> None:
-    page, _ = Exposition(state_with(WORKER)).render(accept)
+    page, _ = Exposition(state_with(WORKER)).render(accept, 1.0)
     assert b"mpq_tunnel_up{" in page
 
 
@@ -61,6 +66,33 @@ def test_who_listens_is_counted_before_his_answer_begins() -> None:
     answers.clear()  # whoever left before it began
     gc.collect()
     assert not parts.streams
+
+
+def test_what_was_heard_has_its_age() -> None:
+    state = state_with(WORKER)
+    seen = stream.glance(state, 10.0)
+    assert seen.age == seen.tunnels[0].age == 9.0
+    told = msgspec.to_builtins(seen)["tunnels"][0]
+    assert msgspec.convert(told, WorkerStatus) == WORKER
+
+
+def test_the_stream_begins_with_what_the_history_does_not_have_yet() -> None:
+    """Who comes back asks the history for the rest."""
+    journal = Journal()
+    journal.add(Event(1.0, "state", 20, "recorded"))
+    journal.take()
+    journal.add(Event(2.0, "state", 20, "on its way"))
+    parts = cast(Parts, SimpleNamespace(state=state_with(WORKER), journal=journal, bell=Bell(), streams=WeakSet()))
+
+    async def first_two() -> list[str]:
+        news = stream._news(parts, Listener())
+        found = [str(await anext(news)) for _ in range(2)]
+        await news.aclose()  # type: ignore[attr-defined]
+        return found
+
+    status, event = asyncio.run(first_two())
+    assert "on its way" in event
+    assert "recorded" not in status + event
 
 
 def test_a_defect_of_ours_is_in_the_log_and_not_in_the_answer(caplog: pytest.LogCaptureFixture) -> None:

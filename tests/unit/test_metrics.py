@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.exposition import Exposition
 from mpq_supervisor.portal.messages import WorkerSample
-from mpq_supervisor.portal.metrics import SCOPES, labels_of
-from mpq_supervisor.portal.state import Delivery, State
+from mpq_supervisor.portal.metrics import PORTAL, SCOPES, SUPERVISOR, labels_of
+from mpq_supervisor.portal.state import FRESH, Delivery, State
 from mpq_worker.contract import RTT_BOUNDS, PathStats, SiteStatus
 from tests.unit.samples import PATH, SETUP, WORKER, host_sample, state_with
 
@@ -24,10 +24,10 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
 
-def printed(state: State) -> Samples:
+def printed(state: State, now: float = 3.0) -> Samples:
     """Sample name → labels → value, as Prometheus reads it."""
     found: Samples = {}
-    for family in parse_text(Exposition(state).render("")[0].decode()):
+    for family in parse_text(Exposition(state).render("", now)[0].decode()):
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return found
@@ -47,7 +47,7 @@ def test_the_page_lists_every_metric() -> None:
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_every_row_is_printed(accept: str) -> None:
-    page, content_type = Exposition(state_with(WORKER)).render(accept)
+    page, content_type = Exposition(state_with(WORKER)).render(accept, 3.0)
     parse = parse_openmetrics if accept else parse_text
     families = {family.name: family for family in parse(page.decode())}
     for scope in SCOPES:
@@ -92,6 +92,25 @@ def test_what_is_not_known_is_absent() -> None:
     assert "mpq_worker_memory_pss_bytes" not in samples
     assert one(samples, "mpq_tunnel_up") == 0
     assert "mpq_supervisor_uptime_seconds" not in printed(State(SETUP))
+
+
+def test_of_a_supervisor_that_is_silent_nothing_else_is_known() -> None:
+    state = state_with(WORKER)
+    known = printed(state, 1.0 + FRESH - 0.01)
+    assert one(known, "mpq_supervisor_up") == one(known, "mpq_tunnel_up") == 1
+    samples = printed(state, 1.0 + FRESH)
+    assert one(samples, "mpq_supervisor_up") == 0
+    ours = {row.name for scope in (SUPERVISOR, PORTAL) for row in scope.rows}
+    assert samples.keys() < ours
+    assert {"mpq_build_info", "mpq_feed_timestamp_seconds", "mpq_history_bytes"} < samples.keys()
+
+
+def test_a_tunnel_that_is_not_told_of_is_not_known() -> None:
+    state = state_with(WORKER, msgspec.structs.replace(WORKER, name="br2"))
+    state.take(WorkerSample(7.0, WORKER), 7.0)
+    samples = printed(state, 7.0)
+    assert {dict(key)["tunnel"] for key in samples["mpq_tunnel_up"]} == {"cr2"}
+    assert one(samples, "mpq_wan_received_bytes_total", wan="wan5") == 2
 
 
 def test_counters_outlive_processes_and_connections() -> None:

@@ -50,3 +50,22 @@ def test_it_ends_when_it_cannot_look_any_more(
     with ours, theirs, orders, other, caplog.at_level(logging.ERROR):
         asyncio.run(body())
     assert "of the test" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")
+def test_who_listens_is_told_that_the_supervisor_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "until_next_look", lambda _: 0.001)
+    ours, theirs = pair()
+    orders, other = socket.socketpair()
+
+    async def body() -> None:
+        setup = msgspec.structs.replace(SETUP, directory=str(tmp_path), listen=())
+        portal = Service(setup, Channel[Message](theirs, Message), orders, None, b"")
+        running = asyncio.create_task(portal.run())
+        async with asyncio.timeout(10):
+            await portal._parts.bell.wait()
+            ours.close()
+            await running
+
+    with ours, theirs, orders, other:
+        asyncio.run(body())

@@ -11,6 +11,7 @@ from mpq_supervisor.edit import Value, Word
 from mpq_supervisor.orders import WorkerChange
 from mpq_supervisor.portal.history.query import Point
 from mpq_supervisor.portal.history.samples import Event
+from mpq_supervisor.portal.state import Tunnel
 from mpq_supervisor.status import WorkerStatus
 
 Action = Literal["start", "stop", "restart"]
@@ -140,13 +141,26 @@ class Verdict(msgspec.Struct, frozen=True):
     problems: tuple[str, ...]
 
 
+class TunnelStatus(WorkerStatus, frozen=True, kw_only=True):
+    """A tunnel as it was `age` seconds ago, when it was heard of last: about one, unless the supervisor hangs."""
+
+    age: float
+
+
 class Glance(msgspec.Struct, frozen=True):
-    """What `stream` sends as `status`, once a second and when something changed."""
+    """What `stream` sends as `status`, once a second and when something changed. `age` is how long ago the supervisor
+    was heard last: from five seconds on nobody knows how the tunnels are."""
 
     t: float
+    age: float
     uptime: float
     sites: tuple[str, ...]
-    tunnels: tuple[WorkerStatus, ...]
+    tunnels: tuple[TunnelStatus, ...]
+
+
+def tunnel_status(tunnel: Tunnel, now: float) -> TunnelStatus:
+    """Of a tunnel at monotonic time `now`."""
+    return TunnelStatus(**msgspec.structs.asdict(tunnel.status), age=now - tunnel.heard)
 
 
 class EventPage(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from litestar import Request
 from litestar.exceptions import TooManyRequestsException
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from mpq_supervisor.portal.api.models import Glance
+from mpq_supervisor.portal.api.models import Glance, tunnel_status
 from mpq_supervisor.portal.api.routes import get
 from mpq_supervisor.portal.parts import Listener, Parts, parts_of
 from mpq_supervisor.portal.state import State
@@ -28,7 +28,8 @@ _encode = msgspec.json.Encoder().encode
 
 @get("/stream", tags=["tunnels"])
 async def stream(request: Request[Any, Any, Any]) -> ServerSentEvent:
-    """`status`, a `Glance`, once a second and when something changed; `event`, an `Event`, as they come."""
+    """`status`, a `Glance`, once a second and when something changed; `event`, an `Event`, as they come, with
+    those before that `events` does not have yet."""
     parts = parts_of(request)
     if len(parts.streams) >= MAX_STREAMS:
         raise TooManyRequestsException(f"{MAX_STREAMS} others are listening")
@@ -39,9 +40,9 @@ async def stream(request: Request[Any, Any, Any]) -> ServerSentEvent:
 
 async def _news(parts: Parts, me: Listener) -> AsyncIterator[ServerSentEventMessage]:
     try:
-        seen = parts.journal.number
+        seen = parts.journal.taken  # those before are in the history
         while True:
-            yield ServerSentEventMessage(data=_encode(glance(parts.state)), event="status")
+            yield ServerSentEventMessage(data=_encode(glance(parts.state, time.monotonic())), event="status")
             for event in parts.journal.after(seen):
                 seen = event.id
                 yield ServerSentEventMessage(data=_encode(event), event="event")
@@ -55,12 +56,13 @@ async def _news(parts: Parts, me: Listener) -> AsyncIterator[ServerSentEventMess
         parts.streams.discard(me)
 
 
-def glance(state: State) -> Glance:
-    """The host at a glance."""
+def glance(state: State, now: float) -> Glance:
+    """The host at a glance, at monotonic time `now`."""
     host = state.host
     return Glance(
         t=time.time(),
+        age=state.age(now),
         uptime=host.uptime if host else 0.0,
         sites=host.sites if host else (),
-        tunnels=tuple(tunnel.status for tunnel in state.tunnels.values()),
+        tunnels=tuple(tunnel_status(tunnel, now) for tunnel in state.tunnels.values()),
     )

@@ -18,7 +18,6 @@ from mpq_supervisor.portal.api.models import Health, Info, Sample, Text, Verdict
 from mpq_supervisor.portal.api.routes import get, post
 from mpq_supervisor.portal.metrics import samples
 from mpq_supervisor.portal.parts import parts_of, who_of
-from mpq_supervisor.portal.state import FRESH
 
 _looking = threading.Lock()
 
@@ -26,7 +25,7 @@ _looking = threading.Lock()
 @open_get("/health", tags=["system"], responses={503: ResponseSpec(Health, description="The feed is stale.")})
 async def health(request: Request[Any, Any, Any]) -> Response[Health]:
     """Whether the portal hears of the supervisor; for everybody. 503 when not."""
-    fresh = time.monotonic() - parts_of(request).state.heard < FRESH
+    fresh = parts_of(request).state.fresh(time.monotonic())
     status = HTTP_200_OK if fresh else HTTP_503_SERVICE_UNAVAILABLE
     return Response(Health("ok" if fresh else "stale", __version__), status_code=status)
 
@@ -57,7 +56,7 @@ async def info(request: Request[Any, Any, Any]) -> Info:
 @get("/metrics", tags=["system"])
 async def metrics(request: Request[Any, Any, Any]) -> list[Sample]:
     """All metrics as JSON; Prometheus has them at `/metrics`."""
-    return [Sample(*sample) for sample in samples(parts_of(request).state)]
+    return [Sample(*sample) for sample in samples(parts_of(request).state, time.monotonic())]
 
 
 @post("/config/validate", tags=["system"], status_code=HTTP_200_OK, sync_to_thread=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Annotated, Any
 
 from litestar import Request
@@ -21,6 +22,8 @@ from mpq_supervisor.portal.api.models import (
     LogLine,
     Ordered,
     Sample,
+    TunnelStatus,
+    tunnel_status,
 )
 from mpq_supervisor.portal.api.routes import get, patch, post
 from mpq_supervisor.portal.auth import Role
@@ -29,7 +32,6 @@ from mpq_supervisor.portal.orders import Unanswered
 from mpq_supervisor.portal.parts import parts_of, who_of
 from mpq_supervisor.requests import LOOKING, Code, Response
 from mpq_supervisor.requests import Request as Order
-from mpq_supervisor.status import WorkerStatus
 
 Name = Annotated[
     str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$(?!\n)", description="As in `tunnels`.")
@@ -38,15 +40,16 @@ _LEVELS: dict[Level, int] = {"info": logging.INFO, "warning": logging.WARNING, "
 
 
 @get("/tunnels", tags=["tunnels"])
-async def tunnels(request: Request[Any, Any, Any]) -> list[WorkerStatus]:
+async def tunnels(request: Request[Any, Any, Any]) -> list[TunnelStatus]:
     """All of them, in the order of the configuration."""
-    return [tunnel.status for tunnel in parts_of(request).state.tunnels.values()]
+    now = time.monotonic()
+    return [tunnel_status(tunnel, now) for tunnel in parts_of(request).state.tunnels.values()]
 
 
 @get("/tunnels/{name:str}", tags=["tunnels"])
-async def tunnel(request: Request[Any, Any, Any], name: Name) -> WorkerStatus:
+async def tunnel(request: Request[Any, Any, Any], name: Name) -> TunnelStatus:
     """One of them."""
-    return parts_of(request).tunnel(name).status
+    return tunnel_status(parts_of(request).tunnel(name), time.monotonic())
 
 
 @get("/tunnels/{name:str}/metrics", tags=["tunnels"])
@@ -54,7 +57,7 @@ async def tunnel_metrics(request: Request[Any, Any, Any], name: Name) -> list[Sa
     """Its metrics."""
     parts = parts_of(request)
     parts.tunnel(name)
-    return [Sample(*sample) for sample in samples(parts.state) if sample[1].get("tunnel") == name]
+    return [Sample(*sample) for sample in samples(parts.state, time.monotonic()) if sample[1].get("tunnel") == name]
 
 
 @get("/tunnels/{name:str}/logs", tags=["tunnels"])

@@ -12,7 +12,7 @@ from mpq_supervisor.events import Marks
 from mpq_supervisor.life import SERVING
 from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.messages import Line
-from mpq_supervisor.portal.state import FRESH, State, Tunnel
+from mpq_supervisor.portal.state import State, Tunnel
 
 
 class Row(NamedTuple):
@@ -70,7 +70,7 @@ class Sampler:
 
     def rows(self, state: State, now: float) -> tuple[Row, ...]:
         """Of every tunnel that was heard of lately, and of the classes they make up; `now` is monotonic."""
-        fresh = {name: tunnel for name, tunnel in state.tunnels.items() if now - tunnel.heard < FRESH}
+        fresh = {name: tunnel for name, tunnel in state.tunnels.items() if tunnel.fresh(now)}
         rows = [self._row(name, tunnel) for name, tunnel in fresh.items()]
         self._before = {name: self._before[name] for name in fresh}
         classes = dict.fromkeys(row.traffic_class for row in rows)

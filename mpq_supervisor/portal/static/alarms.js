@@ -51,6 +51,6 @@ export async function alarms(app) {
             h("label", {}, "Why ", reason),
             h("button", { type: "submit" }, "Silence"))
         : null),
-    update: (kind, data) => kind === "event" && (data.kind === "alarm" || data.kind === "audit") && load(),
+    update: (kind, data) => (kind === "again" || (kind === "event" && (data.kind === "alarm" || data.kind === "audit"))) && load(),
   };
 }

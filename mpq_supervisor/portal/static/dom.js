@@ -45,6 +45,9 @@ export function table(caption, heads, rows) {
   );
 }
 
+/** Whether the supervisor has said nothing for so long that nobody knows how the tunnels are. */
+export const silent = (status) => status.age >= 5;
+
 /** The tunnel's state as a word with its colour. */
 export const SERVING = new Set(["UP", "REPLACING", "DRAINING", "RETIRING"]);
 export const mood = (state) =>

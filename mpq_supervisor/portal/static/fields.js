@@ -72,10 +72,10 @@ export function fields(app, name) {
 /** A value as people write it. */
 const written = (value) => (value == null ? "" : Array.isArray(value) ? value.join(", ") : String(value));
 
-/** What a text means in the place of `before`; what is wrong with it, the supervisor says. */
+/** What a text means in the place of `before`: numbers are JSON's; what is wrong with others, the supervisor says. */
 function meant(text, before) {
   if (text === "") return null;
   if (Array.isArray(before) || text.includes(",")) return text.split(",").map((part) => part.trim()).filter(Boolean);
   if (typeof before === "string") return text;
-  return text === "true" || text === "false" || /^-?\d+(\.\d+)?$/.test(text) ? JSON.parse(text) : text;
+  return text === "true" || text === "false" || /^-?(0|[1-9]\d{0,14})(\.\d+)?$/.test(text) ? JSON.parse(text) : text;
 }

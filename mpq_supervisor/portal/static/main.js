@@ -1,7 +1,7 @@
 // The page: who is there, what is shown, and the stream that keeps it fresh.
 
 import { ask, listen, Refused, setToken, token } from "./api.js";
-import { h } from "./dom.js";
+import { h, silent } from "./dom.js";
 import { alarms } from "./alarms.js";
 import { kpi } from "./kpi.js";
 import { overview } from "./overview.js";
@@ -24,7 +24,7 @@ async function show() {
   app.page?.close?.();
   app.page = null;
   say("");
-  const [name, ...rest] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  const [name, ...rest] = location.hash.slice(1).split("/").map(decoded);
   const make = name === "tunnel" ? tunnel : (PAGES.find(([page]) => page === name) ?? PAGES[0])[2];
   const pages = PAGES.filter(([page]) => page !== "sites" || app.info.role === "hub");
   element("nav").replaceChildren(
@@ -43,20 +43,53 @@ async function show() {
   }
 }
 
+/** What stands in a hash: as it is written, where that is no encoding of anything. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 async function follow() {
   for (;;) {
     try {
-      element("link").textContent = "";
+      let begun = false;
       await listen((name, data) => {
-        if (name === "status") app.status = data;
-        else app.events = [...app.events, data].slice(-100);
+        if (name === "status") told(data);
+        else heard(data);
         app.page?.update?.(name, data);
+        if (!begun) catchUp();
+        begun = true;
       });
     } catch (error) {
       if (error instanceof Refused && error.status === 401) return leave();
     }
     element("link").textContent = "No connection to the portal";
     await new Promise((resume) => setTimeout(resume, RETRY));
+  }
+}
+
+function told(status) {
+  app.status = status;
+  const text = silent(status) ? "The supervisor is silent: what is shown is of before" : "";
+  if (element("link").textContent !== text) element("link").textContent = text;
+}
+
+/** The stream and the history may both tell of an event. */
+function heard(...events) {
+  const all = new Map([...events, ...app.events].map((event) => [`${event.t} ${event.text}`, event]));
+  app.events = [...all.values()].sort((a, b) => a.t - b.t).slice(-100);
+}
+
+/** What happened while nobody listened; `again` tells a page that what it asked for before may be over. */
+async function catchUp() {
+  try {
+    heard(...(await ask("events?limit=50")).events);
+    app.page?.update?.("again");
+  } catch (error) {
+    say(error.message);
   }
 }
 

@@ -1,7 +1,7 @@
 // What a person reads in three seconds: is it up, and if not, what is wrong.
 
 import { ask } from "./api.js";
-import { badge, eventList, h, ms, mood, percent, rate, SERVING } from "./dom.js";
+import { badge, eventList, h, ms, mood, percent, rate, SERVING, silent } from "./dom.js";
 
 const WORST = 5;
 
@@ -15,9 +15,10 @@ export async function overview(app) {
   function update(kind, data) {
     const { tunnels } = app.status;
     const down = tunnels.filter((t) => !SERVING.has(t.state));
-    const text = down.length ? `${down.length} of ${tunnels.length} tunnels do not serve` : `All ${tunnels.length} tunnels serve`;
+    const quiet = silent(app.status);
+    const text = quiet ? "How the tunnels are is not known: the supervisor is silent" : down.length ? `${down.length} of ${tunnels.length} tunnels do not serve` : `All ${tunnels.length} tunnels serve`;
     if (verdict.textContent !== text) verdict.textContent = text;
-    verdict.className = `verdict ${down.some((t) => mood(t.state) === "bad") ? "bad" : down.length ? "idle" : "good"}`;
+    verdict.className = `verdict ${quiet || down.some((t) => mood(t.state) === "bad") ? "bad" : down.length ? "idle" : "good"}`;
     wrong.replaceChildren(
       ...alarms.slice(0, WORST).map((a) => h("li", {}, h("a", { href: "#alarms" }, `${a.rule}: ${a.subject}`))),
       ...down.map((t) => h("li", {}, link(t), " ", badge(t.state), ` ${t.reason}`)),
@@ -26,7 +27,7 @@ export async function overview(app) {
     grid.replaceChildren(...wans(tunnels));
     if (focused) document.getElementById(focused)?.focus();
     if (kind !== "status") events.replaceChildren(eventList(app.events.slice(-10)));
-    if (kind === "event" && data.kind === "alarm") ask("alarms").then((found) => ((alarms = found.alarms), update()));
+    if (kind === "again" || (kind === "event" && data.kind === "alarm")) ask("alarms").then((found) => ((alarms = found.alarms), update()));
   }
 
   return { element: h("div", {}, h("h2", {}, "Overview"), verdict, wrong, grid, events), update };

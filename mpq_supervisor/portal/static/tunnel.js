@@ -58,7 +58,7 @@ export async function tunnel(app, name) {
       ["Process", t.pid ? `${t.pid}, ${bytes(t.pss)}` : unknown],
     ];
     facts.replaceChildren(...known.flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
-    if (kind === "event") load();
+    if (kind === "event" || kind === "again") load();
   }
 
   const order = async (action) => {

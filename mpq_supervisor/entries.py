@@ -175,6 +175,15 @@ class HostPlan(msgspec.Struct, frozen=True):
         same_class = {other.wan: other for other in self.tunnels if other.traffic_class == tunnel.traffic_class}
         return (tunnel, *(same_class[name] for name in wan.fallback if name in same_class))
 
+    def stand_ins(self, tunnel: TunnelPlan) -> tuple[TunnelPlan, ...]:
+        """The others that may carry all that belongs to a tunnel: none where a LAN of it keeps its addresses, as the
+        hub knows these by this tunnel only."""
+        routed = [lan for lan in self.lans if not lan.masquerade]
+        theirs = {
+            name for lan in routed for name in (lan.tunnels.values() if lan.traffic_class is None else (lan.bound,))
+        }
+        return () if tunnel.name in theirs else self.carriers(tunnel)[1:]
+
     @property
     def timing(self) -> Timing:
         """What every worker is told about liveness."""

@@ -2,7 +2,7 @@
 
 A tunnel that has not been UP for `after` seconds counts as down, and only after `back` seconds of being UP without a
 break as up again: neither a restart nor a flapping link moves anybody's traffic to and fro. Where no other carries
-its traffic, which would be refused, it counts as up as soon as it is.
+all of its traffic, and some would be refused, it counts as up as soon as it is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ class Failover:
         self._down: set[str] = set()
         self._doubts: dict[str, float] = {}  # since when a tunnel has not been what it counts as
 
-    def step(self, up: Mapping[str, bool], carriers: Mapping[str, Sequence[str]], now: float) -> frozenset[str]:
-        """The tunnels that count as down, of those named in `up`; `carriers` are who may carry a tunnel's traffic."""
+    def step(self, up: Mapping[str, bool], stand_ins: Mapping[str, Sequence[str]], now: float) -> frozenset[str]:
+        """The tunnels that count as down, of those named in `up`; `stand_ins` are the others that may carry its
+        traffic."""
         self._down &= up.keys()
         self._doubts = {
             name: self._doubts.get(name, now) for name, is_up in up.items() if is_up is (name in self._down)
@@ -29,7 +30,7 @@ class Failover:
             if name not in self._down:
                 patience = self.after
             else:
-                patience = self.back if any(other not in self._down for other in carriers[name]) else 0.0
+                patience = self.back if any(other not in self._down for other in stand_ins[name]) else 0.0
             if now - since >= patience:
                 self._down ^= {name}
         return frozenset(self._down)

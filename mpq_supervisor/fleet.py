@@ -238,13 +238,13 @@ class Fleet:
         self._duty()
 
     def _fail_over(self, now: float) -> None:
-        plan, up, carriers = self._around.plan, dict[str, bool](), dict[str, list[str]]()
+        plan, up, stand_ins = self._around.plan, dict[str, bool](), dict[str, list[str]]()
         for tunnel in plan.tunnels:
             worker = self.workers.get(tunnel.name)
             if worker is not None and not worker.unheard:
                 up[tunnel.name] = worker.life.state in SERVING
-                carriers[tunnel.name] = [other.name for other in plan.carriers(tunnel)]
-        self._network.divert(self._failover.step(up, carriers, now))
+                stand_ins[tunnel.name] = [other.name for other in plan.stand_ins(tunnel)]
+        self._network.divert(self._failover.step(up, stand_ins, now))
 
     def _replace_outdated(self) -> None:
         """Adopted workers of another version, or told something else, once they have said how they stand."""

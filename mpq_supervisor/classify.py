@@ -14,6 +14,16 @@ from mpq_supervisor.network import Snapshot, covers
 from mpq_supervisor.plan import HostPlan, LanPlan
 from mpq_worker.contract import TrafficClass
 
+_STAYS_ON_ITS_LINK = tuple(
+    ip_network(prefix)
+    for version in (
+        ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"),
+        ("::/128", "::1/128", "fe80::/10", "ff00::/8"),
+    )
+    for prefix in version
+)
+"""Never routed, and no news for the rules."""
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """What happens to the first packet of a flow that enters by a LAN. `rule` is empty where the interface decides.
@@ -57,6 +67,10 @@ def parse_packet(source: str, destination: str, dscp: int = 0) -> Packet:
     (sender, source_port), (receiver, port) = _endpoint(ends), _endpoint(destination)
     if ip_address(sender).version != ip_address(receiver).version:
         raise ValueError(f"{sender} and {receiver} are of different IP versions")
+    for address in (sender, receiver):
+        for network in _STAYS_ON_ITS_LINK:
+            if ip_address(address) in network:
+                raise ValueError(f"{address} is in {network}, which is not routed")
     if protocol not in WITH_PORTS:
         return Packet(sender, receiver, protocol, None, dscp)
     if (port := source_port if port is None else port) is None:
@@ -74,7 +88,9 @@ def rule_counts(plan: HostPlan, counters: Mapping[str, int]) -> tuple[RuleCount,
 
 def verdicts(plan: HostPlan, there: Snapshot, down: Collection[str], packet: Packet) -> tuple[Verdict, ...]:
     """One for each LAN that the source may be in: those that lead to it by the longest prefix. `down` are the tunnels
-    that carry nothing."""
+    that carry nothing. Raises ValueError if the source is this host itself."""
+    if _is_local(there, packet.source):
+        raise ValueError(f"{packet.source} is this host's, it is no source of a packet that a LAN sends")
     longest = {lan.name: _longest(lan, there, packet.source) for lan in plan.lans}
     best = max(longest.values(), default=0)
     now, usual = desired(plan, there, down), desired(plan, there)
@@ -95,10 +111,14 @@ def _verdict(plan: HostPlan, there: Snapshot, lan: LanPlan, packet: Packet, now:
     chosen = lan.tunnels.get(traffic_class)
     mark = lan.mark | (tunnels[chosen].mark if chosen is not None else 0)
     takes, would_take = (way(want, packet, lan.interface, mark) for want in (now, usual))
-    own = packet.destination in {address.address for address in there.addresses}
-    if own or takes not in (None, *tunnels):
+    if _is_local(there, packet.destination) or takes not in (None, *tunnels):
         return Verdict(lan.name, rule, traffic_class.name.lower(), "", "", local=True)
     return Verdict(lan.name, rule, traffic_class.name.lower(), takes or "", would_take or "")
+
+
+def _is_local(there: Snapshot, address: str) -> bool:
+    """Whether the kernel takes it for itself: an address of its own, or a broadcast to a link of its own."""
+    return any(covers(prefix, address) for prefix in there.local)
 
 
 def _longest(lan: LanPlan, there: Snapshot, source: str) -> int:

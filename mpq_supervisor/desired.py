@@ -25,7 +25,7 @@ A hub has host and prefix routes to the TUN of the class in the main table, over
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_network
 from types import MappingProxyType
 
 import msgspec
@@ -196,7 +196,7 @@ def _elsewhere(plan: HostPlan, snapshot: Snapshot, together: Collection[Route]) 
 
 def _connected(address: Address) -> Route:
     """The route that comes with an address, as the kernel makes it."""
-    subnet = str(ip_interface(f"{address.address}/{address.prefix}").network)
+    subnet = str(address.network)
     if address.version == 4:
         return Route(MAIN_TABLE, subnet, address.interface, metric=0, source=address.address)
     return Route(MAIN_TABLE, subnet, address.interface, metric=256)

@@ -78,7 +78,7 @@ class Host:
 
     def check(self) -> list[str]:
         """What of the host's settings is wrong, a line each, and what mends it."""
-        return sysctl.check(self._plan)
+        return sysctl.check(self._plan, self._netlink.snapshot())
 
     def up(self) -> None:
         """Makes the host's network what the plan says, and puts back what others removed. Raises HostFault.

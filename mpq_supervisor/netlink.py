@@ -36,6 +36,9 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _NO_PREFIX_ROUTE, _NO_DAD = 0x200, 0x02
 _UNICAST, _UNREACHABLE, _THROW = 1, 7, 9  # rtm_type
+_FOR_THIS_HOST = (2, 3, 4)  # local, broadcast, anycast
+_LOCAL_TABLE = 255
+_TABLE, _PROTOCOL, _TYPE = 20, 21, 23  # bytes of a route's message: struct rtmsg, behind the header
 
 
 class Netlink(NetlinkSocket):
@@ -47,13 +50,16 @@ class Netlink(NetlinkSocket):
         """Links, addresses, and the routes of the main table that are not ours."""
         links = self.links()
         found = self._addresses(links)
-        main = [r for r in self._routes(links, ours=False) if r.table == MAIN_TABLE]
+        routes = self._dump_routes()
+        main = self._routes(routes, links, ours=False)
+        local = (raw for raw in routes if raw[_TABLE] == _LOCAL_TABLE and raw[_TYPE] in _FOR_THIS_HOST)
         return Snapshot(
             links=links,
             addresses=tuple(address for address, _, usable in found if usable),
             assigned=frozenset(address for address, _, _ in found),
             own_addresses=frozenset(address for address, protocol, _ in found if protocol == PROTOCOL),
             routes=tuple(sorted(main, key=lambda r: r.metric)),
+            local=frozenset(route.destination for raw in local for _, route in decode_route(raw)),
             ipv6=os.path.exists("/proc/net/if_inet6"),
         )
 
@@ -64,7 +70,7 @@ class Netlink(NetlinkSocket):
 
     def own_routes(self, links: dict[str, Link]) -> frozenset[Route]:
         """Our routes in every table."""
-        return frozenset(self._routes(links, ours=True))
+        return frozenset(self._routes(self._dump_routes(), links, ours=True))
 
     def own_rules(self) -> frozenset[Rule]:
         """Our policy rules."""
@@ -77,22 +83,24 @@ class Netlink(NetlinkSocket):
         found = map(decode_address, self.dump(_GETADDR, ALL_ADDRESSES))
         return [(Address(names[i], text, length), by, usable) for i, text, length, by, usable in found if i in names]
 
-    def _routes(self, links: dict[str, Link], ours: bool) -> Iterator[Route]:
+    def _dump_routes(self) -> list[bytes]:
+        return [raw for request in ALL_ROUTES for raw in self.dump(_GETROUTE, request)]
+
+    def _routes(self, dump: list[bytes], links: dict[str, Link], ours: bool) -> Iterator[Route]:
+        """Our routes, or those of the main table that are not."""
         names = {link.index: link.name for link in links.values()}
-        for request in ALL_ROUTES:
-            for raw in self.dump(_GETROUTE, request):
-                table, protocol, kind = raw[20], raw[21], raw[23]  # struct rtmsg, behind the 16 byte header
-                if (protocol == PROTOCOL) != ours or kind not in (_UNICAST, _UNREACHABLE, _THROW):
+        for raw in dump:
+            if (raw[_PROTOCOL] == PROTOCOL) != ours or raw[_TYPE] not in (_UNICAST, _UNREACHABLE, _THROW):
+                continue
+            if not ours and raw[_TABLE] != MAIN_TABLE:
+                continue
+            for index, route in decode_route(raw):
+                if not ours and route.destination.startswith(("fe80:", "ff")):
                     continue
-                if not ours and table != MAIN_TABLE:
-                    continue
-                for index, route in decode_route(raw):
-                    if not ours and route.destination.startswith(("fe80:", "ff")):
-                        continue
-                    if index is None:
-                        yield route
-                    elif index in names:
-                        yield msgspec.structs.replace(route, interface=names[index])
+                if index is None:
+                    yield route
+                elif index in names:
+                    yield msgspec.structs.replace(route, interface=names[index])
 
     # ------------------------------------------------------------ changing; each raises OSError
 

@@ -16,6 +16,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from mpq_supervisor.netlink_socket import attributes
 from mpq_supervisor.network import ANY, PROTOCOL, Link, Route, Rule
 
 # linux/rtnetlink.h
@@ -23,6 +24,8 @@ _IFF_UP = 0x1
 _ADDRESS_UNUSABLE = 0x01 | 0x08 | 0x20 | 0x40  # secondary or temporary, duplicate, deprecated, tentative
 _UNREACHABLE, _THROW = 7, 9  # rtm_type
 _CLONED = 0x200
+_BEHIND_RTMSG = 28  # bytes of header and struct rtmsg
+_METRICS = 8  # RTA
 _TO_TABLE, _GOTO = 1, 2  # FRA action
 _UNIVERSE = 0
 _VERSION = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
@@ -76,6 +79,7 @@ def decode_route(raw: bytes) -> tuple[tuple[int | None, Route], ...]:
         metric=message.get_attr("RTA_PRIORITY") or 0,
         source=_spelt(message.get_attr("RTA_PREFSRC")),
         throw=message["type"] == _THROW,
+        attributes=attributes(raw[_BEHIND_RTMSG:]).get(_METRICS, b""),
     )
     if message["type"] in (_UNREACHABLE, _THROW):  # in IPv6 it names the loopback
         return ((None, route),)

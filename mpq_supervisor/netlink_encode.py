@@ -27,6 +27,7 @@ _IFF_UP = 0x1
 _SKIP_STATISTICS = 8  # RTEXT_FILTER_SKIP_STATS
 _UNICAST, _UNREACHABLE, _THROW = 1, 7, 9  # rtm_type
 _ONLINK = 4
+_METRICS = 8  # RTA
 _TO_TABLE, _GOTO, _ACT_UNREACHABLE = 1, 2, 7  # FRA action
 _LINK_SCOPE, _UNIVERSE = 253, 0
 _FAMILY = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
@@ -80,7 +81,7 @@ def route_body(route: Route, index: int | None) -> bytes:
         # The gateway came out of a route that the kernel has accepted; it need not be looked up again.
         "flags": _ONLINK if route.gateway is not None else 0,
     }
-    return _body(
+    body = _body(
         rtmsg,
         fields,
         RTA_TABLE=route.table,
@@ -90,6 +91,7 @@ def route_body(route: Route, index: int | None) -> bytes:
         RTA_PRIORITY=route.metric,
         RTA_PREFSRC=route.source,
     )
+    return body + attribute(_METRICS, route.attributes) if route.attributes else body
 
 
 def rule_body(rule: Rule) -> bytes:

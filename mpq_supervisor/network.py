@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 
 import msgspec
 
@@ -48,10 +48,15 @@ class Address(msgspec.Struct, frozen=True):
         """4 or 6."""
         return version_of(self.address)
 
+    @property
+    def network(self) -> IPv4Network | IPv6Network:
+        """Its subnet."""
+        return ip_interface(f"{self.address}/{self.prefix}").network
+
 
 class Route(msgspec.Struct, frozen=True):
     """One route; without an interface it is an `unreachable` one, or with `throw` one at which the next rule goes on
-    with the search. `destination` is a prefix in text."""
+    with the search. `destination` is a prefix in text, `attributes` is RTA_METRICS as the kernel has it: MTU, …"""
 
     table: int
     destination: str
@@ -60,6 +65,7 @@ class Route(msgspec.Struct, frozen=True):
     metric: int = METRIC
     source: str | None = None
     throw: bool = False
+    attributes: bytes = b""
 
     def __str__(self) -> str:
         kind = "" if self.interface else "throw " if self.throw else "unreachable "
@@ -122,13 +128,15 @@ class TunLink(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """What is there. `routes` are those of the main table that are not ours, lowest metric first. `addresses` are
     those to send from (global scope; not tentative, deprecated, secondary or temporary), `assigned` are all, and
-    `own_addresses` those of these that carry our mark."""
+    `own_addresses` those of these that carry our mark. `local` are the prefixes of what the kernel takes for itself:
+    addresses, broadcasts, its loopback."""
 
     links: dict[str, Link] = {}
     addresses: tuple[Address, ...] = ()
     assigned: frozenset[Address] = frozenset()
     own_addresses: frozenset[Address] = frozenset()
     routes: tuple[Route, ...] = ()
+    local: frozenset[str] = frozenset()
     ipv6: bool = True
 
 
@@ -222,6 +230,6 @@ def _pick_address(interface: str, version: int, default: Route | None, snapshot:
     if default is not None and default.gateway is not None:
         gateway = ip_address(default.gateway)
         for address in mine:
-            if gateway in ip_interface(f"{address.address}/{address.prefix}").network:
+            if gateway in address.network:
                 return address.address
     return texts[0] if texts else None

@@ -6,19 +6,22 @@ They are the administrator's (etc/sysctl.d/90-mpq.conf): the supervisor may not 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_interface
+from ipaddress import ip_network
 from pathlib import Path
 
 from mpq_supervisor.arithmetic import overlaps
+from mpq_supervisor.desired import behind
+from mpq_supervisor.network import Snapshot
 from mpq_supervisor.plan import HostPlan, LanPlan
 
 _ROOT = Path("/proc/sys")
 _STRICT = 1
 
 
-def check(plan: HostPlan) -> list[str]:
+def check(plan: HostPlan, there: Snapshot) -> list[str]:
     """One line for each wrong value, by name, with the command that mends it. Missing interfaces are no error."""
-    return [*_forwarding(plan), *_reverse_path(plan), *_errors(plan), *_router_advertisements(plan)]
+    shared = _of_one_prefix(plan, there)
+    return [*_forwarding(plan), *_reverse_path(plan, shared), *_errors(shared), *_router_advertisements(plan)]
 
 
 def _forwarding(plan: HostPlan) -> Iterator[str]:
@@ -34,32 +37,32 @@ def _forwarding(plan: HostPlan) -> Iterator[str]:
             yield _wrong(name, found, value)
 
 
-def _reverse_path(plan: HostPlan) -> Iterator[str]:
+def _reverse_path(plan: HostPlan, shared: list[LanPlan]) -> Iterator[str]:
     """The kernel takes the larger of `all` and the interface's own. TUNs pass at any value, see netlink.set_tun."""
     everywhere = _read("net.ipv4.conf.all.rp_filter") or 0
-    for interface in (*(wan.interface for wan in plan.wans), *(lan.interface for lan in _of_one_prefix(plan))):
+    for interface in (*(wan.interface for wan in plan.wans), *(lan.interface for lan in shared)):
         name = f"net.ipv4.conf.{interface}.rp_filter"
         own = _read(name)
         if own is not None and max(own, everywhere) == _STRICT:
             yield _wrong(name, _STRICT, 2)
 
 
-def _errors(plan: HostPlan) -> Iterator[str]:
+def _errors(shared: list[LanPlan]) -> Iterator[str]:
     """What the kernel tells a host by ICMP belongs to no flow; of several LANs only the mark says which it is in."""
-    if _of_one_prefix(plan):
+    if shared:
         for name in ("net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"):
             if _read(name) == 0:
                 yield _wrong(name, 0, 1)
 
 
-def _of_one_prefix(plan: HostPlan) -> list[LanPlan]:
-    """The LANs that have, as configured, a prefix in common with another one."""
-    networks = {
-        lan.name: [ip_interface(text).network for text in (*lan.addresses, *(prefix for prefix, _ in lan.behind))]
-        for lan in plan.lans
-    }
-    found = {name for pair in overlaps(networks) for name in pair}
-    return [lan for lan in plan.lans if lan.name in found]
+def _of_one_prefix(plan: HostPlan, there: Snapshot) -> list[LanPlan]:
+    """The LANs that have a prefix in common with another one, as configured or by whoever has set it."""
+    networks = {lan.name: {ip_network(route.destination) for route in behind(lan, there)} for lan in plan.lans}
+    for lan in plan.lans:  # also one whose link is down and has no routes yet
+        found = (a.network for a in there.assigned if a.interface == lan.interface)
+        networks[lan.name] |= {network for network in found if not network.is_link_local}
+    sharing = {name for pair in overlaps(networks) for name in pair}
+    return [lan for lan in plan.lans if lan.name in sharing]
 
 
 def _router_advertisements(plan: HostPlan) -> Iterator[str]:

@@ -120,6 +120,17 @@ def test_an_interface_of_a_class_leads_into_its_tunnel_and_back(net: Net) -> Non
         assert [(v.lan, v.traffic_class, v.tunnel) for v in said] == expected
 
 
+def test_what_is_for_this_host_is_what_the_kernel_takes(site: Host) -> None:
+    run("ip address add 100.64.4.77/24 dev wan4", "ip address add 192.0.2.7/32 dev lo")
+    own = ("172.16.1.1", "172.16.1.255", "100.64.4.2", "100.64.4.77", "100.64.4.255", "192.0.2.7", "10.200.10.1")
+    for destination in (*own, "100.64.4.1", "10.200.10.254", SERVER):
+        (said,) = site.classify(Packet("172.16.1.9", destination, "udp", 9))
+        does = run(f"ip route get {destination} from 172.16.1.9 iif lan1 mark 0x220000")
+        assert said.local is (destination in own) is does.startswith(("local", "broadcast")), destination
+    with pytest.raises(ValueError, match="is this host's"):
+        site.classify(Packet("100.64.4.77", SERVER, "udp", 9))
+
+
 def test_what_no_tunnel_takes_is_refused_and_counted_by_class(net: Net, site: Host) -> None:
     run("ip route del default dev br1 table 111")
     with lan_socket(net, "172.16.1.9") as sock:

@@ -78,6 +78,18 @@ def test_a_wan_without_a_default_route_sends_nothing_by_another(net: Net, site: 
     run("ip -6 route get fe80::1 oif wan4 from 2001:db8:4::2")
 
 
+def test_what_a_route_of_a_wan_says_of_its_path_is_kept(net: Net, site: Host) -> None:
+    said = "mtu lock 1300 advmss 1200 initcwnd 20"
+    run("ip route del default dev wan4", f"ip route add default via 100.64.4.1 dev wan4 metric 4 {said}")
+    run(f"ip -6 route add 2001:db8:99::/48 via 2001:db8:4::1 dev wan4 {said}")
+    site.up()
+    changes = site.changes
+    site.up()
+    assert site.changes == changes
+    assert said in run("ip route show default table 100")
+    assert said in run("ip -6 route show 2001:db8:99::/48 table 100")
+
+
 def test_what_is_answered_from_an_address_that_has_just_come_back_takes_no_other_wan(net: Net, site: Host) -> None:
     """Before mpq has looked: nothing leads from it but what was there."""
     run("ip address flush dev wan5 scope global")

@@ -7,7 +7,7 @@ import pytest
 from mpq_supervisor.classifier import CATCH_ALL, Packet, first_match
 from mpq_supervisor.classify import Verdict, parse_packet, rule_counts, verdicts
 from mpq_supervisor.config import parse
-from mpq_supervisor.network import MAIN_TABLE, Address, Route, Snapshot
+from mpq_supervisor.network import MAIN_TABLE, Route, Snapshot
 from mpq_supervisor.plan import HostPlan, make_plan
 from tests.unit.test_network import SITE
 
@@ -67,6 +67,12 @@ def test_a_packet_in_words(source: str, destination: str, packet: Packet) -> Non
         ("[fd00::9/udp", "[2001:db8::1]:1", 0, "is neither .ADDRESS. nor"),
         ("172.16.2.9/tcp", "2001:db8::1", 0, "different IP versions"),
         ("172.16.2.9/tcp", "host:1", 0, "does not appear to be"),
+        ("172.16.2.9/udp", "224.0.0.251:5353", 0, "224.0.0.251 is in 224.0.0.0/4, which is not routed"),
+        ("172.16.2.9/udp", "255.255.255.255:67", 0, "not routed"),
+        ("172.16.2.9/udp", "127.0.0.1:80", 0, "not routed"),
+        ("172.16.2.9/udp", "0.0.0.0:80", 0, "not routed"),
+        ("fd00::9/icmpv6", "ff02::1", 0, "not routed"),
+        ("fe80::9/icmpv6", "2001:db8::1", 0, "not routed"),
         ("172.16.2.9/esp", "8.8.8.8", 64, "not within 0-63"),
     ],
 )
@@ -95,7 +101,12 @@ def test_what_overlaps_in_a_rule_is_put_together(plan: HostPlan) -> None:
     assert plan.rules[1].destination == ("192.0.2.0/24", "2001:db8::/32")
 
 
-THERE = Snapshot(addresses=(Address("lan1", "172.16.1.1", 24),), routes=ROUTES)
+THERE = Snapshot(
+    routes=ROUTES,
+    local=frozenset(
+        {"127.0.0.0/8", "172.16.1.1/32", "172.16.1.255/32", "100.64.4.77/32", "100.64.4.255/32", "::1/128"}
+    ),
+)
 
 
 def test_the_lan_is_that_of_the_longest_prefix(plan: HostPlan) -> None:
@@ -137,10 +148,17 @@ def test_a_tunnel_that_is_down_is_not_taken(
     assert str(verdict) == f"lan1: rule voice, critical, {said}"
 
 
-@pytest.mark.parametrize("destination", ["172.16.1.1", "172.16.1.77", "172.16.2.9"])
+@pytest.mark.parametrize(
+    "destination", ["172.16.1.1", "172.16.1.77", "172.16.2.9", "172.16.1.255", "100.64.4.77", "100.64.4.255"]
+)
 def test_what_is_here_takes_no_tunnel(plan: HostPlan, destination: str) -> None:
     (verdict,) = verdicts(plan, THERE, ("br1",), Packet("172.16.1.9", destination, "udp", 9))
     assert str(verdict) == "all: rule other, bulk, for this host or a LAN"
+
+
+def test_what_this_host_sends_is_no_packet_of_a_lan(plan: HostPlan) -> None:
+    with pytest.raises(ValueError, match=r"172\.16\.1\.1 is this host's"):
+        verdicts(plan, THERE, (), Packet("172.16.1.1", "192.0.2.1", "udp", 9))
 
 
 def test_a_site_without_inner_ipv6_refuses_it() -> None:

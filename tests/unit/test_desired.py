@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 import pytest
 
 from mpq_supervisor.config import parse
 from mpq_supervisor.desired import Desired, closed, desired
+from mpq_supervisor.netlink_decode import decode_route
+from mpq_supervisor.netlink_encode import route_body
 from mpq_supervisor.network import BACKSTOP_METRIC, MAIN_TABLE, Address, Route, Rule, Snapshot, TunLink
 from mpq_supervisor.plan import HostPlan, make_plan
 from tests.unit.test_network import HUB, SITE, THERE
@@ -95,6 +99,18 @@ def test_of_two_routes_that_replace_each_other_the_first_is_copied(site: HostPla
     twice = Route(MAIN_TABLE, "0.0.0.0/0", "wan4", "100.64.4.99", metric=100)
     there = msgspec.structs.replace(THERE, routes=(*THERE.routes, twice))
     assert desired(site, there).routes == desired(site, THERE).routes
+
+
+def test_a_copied_route_keeps_its_metrics(site: HostPlan) -> None:
+    """MTU 1300, as the kernel and our own message have it."""
+    default = Route(MAIN_TABLE, "0.0.0.0/0", "wan4", "100.64.4.1", 100, attributes=bytes.fromhex("0800020014050000"))
+    there = msgspec.structs.replace(THERE, routes=(default,))
+    (copy,) = (r for r in desired(site, there).routes if r.table == 100 and r.gateway)
+    assert copy.attributes == default.attributes
+    body = route_body(copy, 3)
+    assert decode_route(struct.pack("=I12x", 16 + len(body)) + body) == (
+        (3, msgspec.structs.replace(copy, interface=None)),
+    )
 
 
 def test_hub_routes_its_sites_to_the_tun_of_the_class(hub: HostPlan) -> None:

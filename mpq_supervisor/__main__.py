@@ -64,6 +64,10 @@ def _run(argv: Sequence[str] | None) -> int:
         from mpq_supervisor import poststop
 
         return poststop.main(parsed.runtime_dir)
+    if parsed.command == "clear":
+        from mpq_supervisor import clear
+
+        return clear.main(parsed.runtime_dir)
     if parsed.command == "token":
         from mpq_supervisor import token
 
@@ -112,7 +116,9 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
         export.add_arguments(exported, DEFAULT_CONFIG)
     after = commands.add_parser("post-stop", help="for the systemd unit: tidy up after the supervisor")
-    after.add_argument("--runtime-dir", type=Path, default=Path("/run/mpq"), help="default: %(default)s")
+    clear = commands.add_parser("clear", help="take away what a supervisor that has ended left in the host's network")
+    for command_parser in (after, clear):
+        command_parser.add_argument("--runtime-dir", type=Path, default=Path("/run/mpq"), help="default: %(default)s")
     token = commands.add_parser("token", help="make a token for the portal")
     token.add_argument("name", metavar="NAME", help="whose it is, for the log")
     token.add_argument("--role", choices=("viewer", "operator", "admin"), default="viewer", help="default: viewer")

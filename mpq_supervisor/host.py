@@ -21,6 +21,7 @@ from typing import Literal
 from mpq_supervisor import guard, nft, ruleset, sockets, sysctl
 from mpq_supervisor.classifier import Packet
 from mpq_supervisor.classify import Verdict, verdicts
+from mpq_supervisor.clear import take_away
 from mpq_supervisor.damping import Damper
 from mpq_supervisor.desired import Desired, closed, desired
 from mpq_supervisor.events import Kind, marks
@@ -33,7 +34,7 @@ from mpq_supervisor.reconcile import reconcile
 from mpq_supervisor.repairs import Repairs
 from mpq_supervisor.store import Store, slot_name
 from mpq_supervisor.tun import is_there, open_tun
-from mpq_supervisor.vlan import make_vlans, remove_vlans
+from mpq_supervisor.vlan import make_vlans
 from mpq_worker.contract import SINK_SLOT, SLOTS
 from mpq_worker.errors import HostFault
 
@@ -125,15 +126,14 @@ class Host:
         for tun in list(self._tuns):
             self._close_tun(tun)
         self._sockets = {}
-        left = partial(closed, self._plan) if on_stop == "closed" else lambda _: Desired()
-        outcome = reconcile(self._netlink, left)
-        for line in outcome.refused:
-            self._log.warning("network: %s", line)
         if on_stop == "open":
-            self._table.remove()
-            remove_vlans(self._netlink, outcome.there.links)
-        if self._plan.role == "hub":
-            self._guard.remove()
+            refused = take_away(self._netlink, self._table, self._guard)
+        else:
+            refused = reconcile(self._netlink, partial(closed, self._plan)).refused
+            if self._plan.role == "hub":
+                self._guard.remove()
+        for line in refused:
+            self._log.warning("network: %s", line)
         self._netlink.close()
 
     def divert(self, down: frozenset[str]) -> None:

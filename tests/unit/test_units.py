@@ -12,10 +12,7 @@ from pathlib import Path
 import pytest
 
 from mpq_supervisor import __version__
-from mpq_supervisor.guard import TABLE as GUARD_TABLE
-from mpq_supervisor.network import PROTOCOL
 from mpq_supervisor.orders import NICE
-from mpq_supervisor.ruleset import TABLE
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "units/mpq-supervisor.service"
@@ -141,6 +138,8 @@ def test_the_package_has_the_program_s_version() -> None:
 
 
 def test_removing_the_package_takes_away_what_is_marked_as_ours() -> None:
+    """While the program is there, and when nothing runs any more that would put it back."""
     text = (ROOT / "debian/prerm").read_text()
-    assert set(re.findall(r"proto\w* (\d+)", text)) == {str(PROTOCOL)}
-    assert re.findall(r"for table in (.*);", text) == [f'"{TABLE}" "{GUARD_TABLE}"']
+    stop, clear = text.index("deb-systemd-invoke stop mpq-supervisor"), text.index("/usr/bin/mpq-supervisor clear ||")
+    assert stop < clear < text.index("#DEBHELPER#")
+    assert '"$1" = remove' in text

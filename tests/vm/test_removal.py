@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import host
+from tests.vm import host, plan
 
 _ROOTS = ("/etc", "/usr", "/var/lib", "/run", "/lib/systemd")
 
@@ -33,7 +33,7 @@ def test_no_process_and_nothing_in_the_kernel() -> None:
     assert host.ours() == []
     assert "mpq" not in host.call("nft", "list", "tables")
     links = {link["ifname"] for link in json.loads(host.call("ip", "-j", "link"))}
-    assert not links & {"cr1", "br2", "df3"}
+    assert not links & {"cr1", "br2", "df3", *map(plan.interface, plan.OURS)}
     assert "htb" not in host.call("tc", "qdisc", "show")
 
 

@@ -14,15 +14,10 @@ from mpq_supervisor.network import Snapshot, covers
 from mpq_supervisor.plan import HostPlan, LanPlan
 from mpq_worker.contract import TrafficClass
 
-_STAYS_ON_ITS_LINK = tuple(
-    ip_network(prefix)
-    for version in (
-        ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"),
-        ("::/128", "::1/128", "fe80::/10", "ff00::/8"),
-    )
-    for prefix in version
+_NOT_ROUTED = (
+    *("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"),
+    *("::/128", "::1/128", "fe80::/10", "ff00::/8"),
 )
-"""Never routed, and no news for the rules."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -68,9 +63,9 @@ def parse_packet(source: str, destination: str, dscp: int = 0) -> Packet:
     if ip_address(sender).version != ip_address(receiver).version:
         raise ValueError(f"{sender} and {receiver} are of different IP versions")
     for address in (sender, receiver):
-        for network in _STAYS_ON_ITS_LINK:
-            if ip_address(address) in network:
-                raise ValueError(f"{address} is in {network}, which is not routed")
+        for prefix in _NOT_ROUTED:
+            if covers(prefix, address):
+                raise ValueError(f"{address} is in {prefix}, which is not routed")
     if protocol not in WITH_PORTS:
         return Packet(sender, receiver, protocol, None, dscp)
     if (port := source_port if port is None else port) is None:

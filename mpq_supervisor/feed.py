@@ -94,6 +94,7 @@ class Feed(logging.Handler):
             sites=host.sites,
             lost=self.lost,
             guarded=host.guarded,
+            wans=host.wans,
         )
 
     def _send(self, message: msgspec.Struct) -> bool:

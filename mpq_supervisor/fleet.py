@@ -30,6 +30,7 @@ from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.status import HostStatus, configured_sites, worker_status
 from mpq_supervisor.store import Store
 from mpq_supervisor.survivors import Survivor
+from mpq_supervisor.traffic import WanCounters
 from mpq_supervisor.weights import Weights
 from mpq_supervisor.zygote import Zygote
 
@@ -53,6 +54,8 @@ class FleetNetwork(Network, Protocol):
     def sunk(self, worker: HubWorkerPlan) -> int: ...
 
     def guarded(self) -> dict[str, int]: ...
+
+    def wan_counters(self) -> dict[str, WanCounters]: ...
 
     def divert(self, down: frozenset[str]) -> None: ...
 
@@ -204,6 +207,7 @@ class Fleet:
             workers=tuple(worker_status(worker, now, self._sunk(worker)) for worker in self.workers.values()),
             sites=configured_sites(plan),
             guarded=self._network.guarded(),
+            wans=self._network.wan_counters(),
         )
 
     def _sunk(self, worker: Worker) -> int:

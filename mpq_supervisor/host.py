@@ -18,7 +18,7 @@ from functools import partial
 from logging import Logger
 from typing import Literal
 
-from mpq_supervisor import guard, nft, ruleset, sockets, sysctl
+from mpq_supervisor import guard, nft, ruleset, sockets, sysctl, traffic
 from mpq_supervisor.classifier import Packet
 from mpq_supervisor.classify import Verdict, verdicts
 from mpq_supervisor.clear import take_away
@@ -33,6 +33,7 @@ from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.reconcile import reconcile
 from mpq_supervisor.repairs import Repairs
 from mpq_supervisor.store import Store, slot_name
+from mpq_supervisor.traffic import WanCounters
 from mpq_supervisor.tun import is_there, open_tun
 from mpq_supervisor.vlan import make_vlans
 from mpq_worker.contract import SINK_SLOT, SLOTS
@@ -206,6 +207,15 @@ class Host:
                 self._guarded = {}
                 self._log.debug("network: %s", fault)
         return self._guarded
+
+    def wan_counters(self) -> dict[str, WanCounters]:
+        """What the interfaces of the WANs have carried; without those that are not there."""
+        there = traffic.read() if self._plan.wans else {}
+        return {
+            wan.name: WanCounters(wan.interface, *there[wan.interface])
+            for wan in self._plan.wans
+            if wan.interface in there
+        }
 
     def classify(self, packet: Packet) -> tuple[Verdict, ...]:
         """Where the first packet of such a flow would go, for each LAN that it may come from."""

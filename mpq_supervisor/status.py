@@ -10,6 +10,7 @@ from mpq_supervisor.events import class_word
 from mpq_supervisor.happenings import explain
 from mpq_supervisor.lifecycle import SERVING, State
 from mpq_supervisor.plan import HostPlan, TunnelPlan
+from mpq_supervisor.traffic import WanCounters
 from mpq_worker.contract import PathStats, SiteStatus
 
 if TYPE_CHECKING:  # who only reads a status has no use for processes
@@ -78,6 +79,7 @@ class HostStatus(msgspec.Struct, frozen=True):
     workers: tuple[WorkerStatus, ...]
     sites: tuple[str, ...]  # at a hub: every site that is configured, connected or not
     guarded: dict[str, int] = {}  # at a hub: packets of strangers that nftables dropped, see `guard`
+    wans: dict[str, WanCounters] = {}  # at a site: of those whose interfaces are there
 
 
 def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:

@@ -16,6 +16,7 @@ from mpq_supervisor.events import Marks
 from mpq_supervisor.requests import Request
 from mpq_supervisor.schema import Alarm, Token, Webhook
 from mpq_supervisor.status import WorkerStatus
+from mpq_supervisor.traffic import WanCounters
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -51,6 +52,7 @@ class HostSample(_Message, frozen=True):
     sites: tuple[str, ...]
     lost: int
     guarded: dict[str, int] = {}
+    wans: dict[str, WanCounters] = {}
 
 
 class WorkerSample(_Message, frozen=True):

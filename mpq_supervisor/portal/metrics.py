@@ -192,6 +192,12 @@ HOST = Scope((), _host, (
     Row("mpq_guard_dropped_packets_total", "counter",
         "Packets of strangers that a hub's nftables dropped: first packets, and everything else.",
         lambda s: s.guarded.below(""), "reason"),
+    Row("mpq_wan_interface_received_bytes_total", "counter",
+        "Of the WAN's interface, by the kernel's count since it came to be: whoever it was for, every header.",
+        lambda s: {name: wan.received for name, wan in s.host.wans.items()}, "wan"),
+    Row("mpq_wan_interface_sent_bytes_total", "counter",
+        "Likewise, the other way; both together are what `quota` counts at a site.",
+        lambda s: {name: wan.sent for name, wan in s.host.wans.items()}, "wan"),
 ))
 TUNNEL = Scope(("tunnel", "wan", "class"), _tunnels, (
     Row("mpq_tunnel_state", "gauge", "1 for the state that the tunnel is in, 0 for the others.", _states, "state"),

@@ -20,6 +20,7 @@ from mpq_supervisor.portal.history.query import History, day_of
 from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.portal.journal import Journal
 from mpq_supervisor.portal.messages import Setup
+from mpq_supervisor.portal.meter import Meter, Reading
 from mpq_supervisor.portal.outbox import Change, Kept, Outbox
 from mpq_supervisor.portal.state import Delivery, State
 from mpq_supervisor.portal.webhook import Webhook
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 class _Saved(msgspec.Struct, frozen=True):
     memory: Memory = Memory()
     outbox: Kept = Kept()
+    readings: dict[str, Reading] = {}
 
 
 class Watch:
@@ -54,15 +56,16 @@ class Watch:
             if outbox.given_up:
                 log.warning("webhook: %d messages were for another receiver and are given up", outbox.given_up)
             self.webhook = Webhook(setup.webhook.url, secret, outbox, self.save)
+        self._readings = saved.readings
+        self._meter = Meter(saved.readings)
+        self._role = setup.role
         self._quotas = any(rule.kind == "quota" for rule in setup.alarms)
         self._volumes: dict[str, int] | None = None
         self._next_volumes = 0.0
 
     def look(self, state: State, now: float, wall: float) -> None:
         """Once a second; `now` is monotonic, `wall` Unix time."""
-        if self._quotas and now >= self._next_volumes:
-            self._next_volumes = now + VOLUME_INTERVAL
-            self._volumes = self._month(wall)
+        self._measure(state, now, wall)
         changes = self.alarms.look(state, self._volumes, now, wall)
         for change in changes:
             self._tell(change, wall)
@@ -81,7 +84,7 @@ class Watch:
     def save(self) -> None:
         """Writes what changed."""
         outbox = self._saved.outbox if self.webhook is None else self.webhook.outbox.kept()
-        saved = _Saved(self.alarms.memory(), outbox)
+        saved = _Saved(self.alarms.memory(), outbox, self._readings)
         if saved == self._saved:
             return
         try:
@@ -89,6 +92,18 @@ class Watch:
             self._saved = saved
         except OSError as error:
             log.debug("alarms: %s: %s", self._path, error.strerror)  # the history has said so, loudly
+
+    def _measure(self, state: State, now: float, wall: float) -> None:
+        """What was carried this month: by a site's interfaces, or in the tunnels of a hub's listeners."""
+        due = now >= self._next_volumes
+        self._next_volumes = now + VOLUME_INTERVAL if due else self._next_volumes
+        if self._role == "site" and state.host is not None:
+            self._meter.note(state.host.wans, wall)
+            self._volumes = self._meter.volumes(wall)
+            if due:  # counters go on, so that what came since is not lost with us
+                self._readings = self._meter.readings
+        elif self._role == "hub" and self._quotas and due:
+            self._volumes = self._month(wall)
 
     def _tell(self, change: Change, wall: float) -> None:
         alarm = change.alarm
@@ -101,7 +116,8 @@ class Watch:
         log.log(level, "%s", text, extra={"marks": Marks(Kind.ALARM, *about, reason=alarm.rule)})
 
     def _month(self, wall: float) -> dict[str, int] | None:
-        """This month's bytes by WAN, also of tunnels that there are no more; as before where they cannot be read."""
+        """This month's bytes by listener, also of workers that there are no more; as before where they cannot be
+        read."""
         first = datetime.fromtimestamp(wall, UTC).replace(day=1, hour=0, minute=0, second=0)
         try:
             days = self._history.days(day_of(first.timestamp()), day_of(wall))

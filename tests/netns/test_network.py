@@ -108,6 +108,20 @@ def test_a_new_process_takes_over_what_the_last_one_left(plan: HostPlan, site: H
     assert sorted(run("ip rule").splitlines()) == before
 
 
+def test_what_a_wan_carried_is_the_kernels_count(site: Host) -> None:
+    (interface,) = (wan.interface for wan in site._plan.wans if wan.name == "wan5")
+    before = site.wan_counters()["wan5"]
+    run(f"ip neigh replace 100.64.5.9 lladdr 02:00:00:00:00:09 dev {interface}")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        sock.sendto(bytes(1000), ("100.64.5.9", 9))
+    after = site.wan_counters()["wan5"]
+    assert after.interface == interface
+    assert after.sent - before.sent >= 1000 + 8 + 20 + 14
+    run(f"ip link set {interface} down", f"ip link set {interface} name other")
+    assert "wan5" not in site.wan_counters()
+
+
 def test_check_names_what_is_wrong_and_the_command(site: Host) -> None:
     assert site.check() == []
     run("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=0 net.ipv6.conf.wan4.accept_ra=1")

@@ -25,6 +25,7 @@ from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan, make_plan
 from mpq_supervisor.schema import Watchdog
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.store import Store
+from mpq_supervisor.traffic import WanCounters
 from mpq_supervisor.zygote import Zygote
 
 UNKEPT = Store(Notifier({}), {})
@@ -119,6 +120,9 @@ class FakeNetwork:
 
     def guarded(self) -> dict[str, int]:
         return {}
+
+    def wan_counters(self) -> dict[str, WanCounters]:
+        return {"wan5": WanCounters("wan5", 64_300, 64_100)}
 
     def divert(self, down: frozenset[str]) -> None:
         self.down = down

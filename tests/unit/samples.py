@@ -8,6 +8,7 @@ from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.messages import HostSample, Setup, WorkerSample
 from mpq_supervisor.portal.state import State
 from mpq_supervisor.status import WorkerStatus
+from mpq_supervisor.traffic import WanCounters
 from mpq_worker.contract import RTT_BOUNDS, PathStats
 
 SETUP = Setup(
@@ -35,6 +36,7 @@ def host_sample(*workers: WorkerStatus, sites: tuple[str, ...] = (), at: float =
     return HostSample(
         at=at, uptime=61.0, pid=1, zygote_pid=2, zygote_losses=0, workers=tuple(w.name for w in workers), sites=sites,
         lost=0, guarded={"first": 3, "strangers": 0},
+        wans={"wan5": WanCounters("wan5", 64_300, 64_100)},
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from mpq_supervisor.portal.watch import FILE_NAME, VOLUME_INTERVAL, Watch
 from mpq_supervisor.schema import Alarm as Rule
 from mpq_supervisor.schema import Webhook
 from mpq_supervisor.status import WorkerStatus
+from mpq_supervisor.traffic import WanCounters
 from tests.unit.samples import SETUP, changed, state_with
 
 QUOTA = Rule(name="metered", kind="quota", above=1.0)
@@ -27,8 +28,8 @@ HOOK = Webhook(url="https://alarms.example.net/of-the-secret", secret_file="/s")
 T = 1_000_000_000
 
 
-def watch_of(directory: Path, *rules: Rule, webhook: Webhook | None = None) -> Watch:
-    setup = msgspec.structs.replace(SETUP, directory=str(directory), alarms=rules, webhook=webhook)
+def watch_of(directory: Path, *rules: Rule, webhook: Webhook | None = None, role: str = "site") -> Watch:
+    setup = msgspec.structs.replace(SETUP, directory=str(directory), alarms=rules, webhook=webhook, role=role)
     return Watch(setup, Journal(), History(directory), b"")
 
 
@@ -48,23 +49,39 @@ def raised(watch: Watch) -> list[str]:
     return list(watch.alarms.active)
 
 
-def test_a_quota_counts_what_tunnels_carried_that_are_not_there_any_more(tmp_path: Path) -> None:
+def test_a_quota_counts_what_a_hubs_workers_carried_that_are_not_there_any_more(tmp_path: Path) -> None:
     carry(tmp_path, T, cr2=600_000_000, br2=600_000_000)
-    watch = watch_of(tmp_path, QUOTA)
+    watch = watch_of(tmp_path, QUOTA, role="hub")
     watch.look(state_with(changed()), 1.0, T)
     assert raised(watch) == ["metered/wan5"]
 
 
 def test_a_quota_stays_when_the_history_cannot_be_read(tmp_path: Path) -> None:
     carry(tmp_path, T, cr2=1_200_000_000)
-    watch = watch_of(tmp_path, QUOTA)
+    watch = watch_of(tmp_path, QUOTA, role="hub")
     watch.look(state_with(changed()), 1.0, T)
     for path in tmp_path.glob("history.*"):
         path.write_bytes(b"nonsense")
-    later = watch_of(tmp_path, QUOTA)
+    later = watch_of(tmp_path, QUOTA, role="hub")
     for second in range(3):
         later.look(state_with(changed()), 1.0 + second * VOLUME_INTERVAL, T + 32 * 86_400)
     assert raised(later) == ["metered/wan5"]
+
+
+def test_a_sites_quota_counts_what_its_interfaces_carried_also_without_a_portal(tmp_path: Path) -> None:
+    def look(t: float, received: int, watch: Watch) -> list[str]:
+        state = state_with(changed())
+        assert state.host is not None
+        wans = {"wan5": WanCounters("eth1", received, 0)}
+        state.host = msgspec.structs.replace(state.host, wans=wans)
+        watch.look(state, t, T + t)
+        return raised(watch)
+
+    first = watch_of(tmp_path, QUOTA)
+    assert look(1.0, 7_000_000_000, first) == []
+    assert look(2.0, 7_900_000_000, first) == []
+    assert look(3.0, 7_900_000_000, watch_of(tmp_path, QUOTA)) == [], "killed: the first look alone is written down"
+    assert look(4.0, 8_000_000_001, watch_of(tmp_path, QUOTA)) == ["metered/wan5"]
 
 
 def test_what_was_told_outlives_the_portal_and_the_url_is_not_in_the_file(tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     rtt_counts: tuple[int, ...] = ()
     rtt_sum: float = 0.0
     features: tuple[str, ...] = ()  # of the kernel, that the data path uses
+    connected: int | None = None  # at a hub: all connections, also those that `sites` has no room for
+
+    @property
+    def unnamed(self) -> int:
+        """Connections that are not among `sites`."""
+        return max(0, (self.connected or 0) - len(self.sites))
 
 
 class HostStatus(msgspec.Struct, frozen=True):
@@ -91,7 +97,7 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
     path = report.path or PathStats()
     if worker.process is None:
         path, rates = PathStats(), (0.0, 0.0)
-        report = msgspec.structs.replace(report, path=None, sites=(), pss=0, loop_lag=0.0)
+        report = msgspec.structs.replace(report, path=None, sites=(), connected=None, pss=0, loop_lag=0.0)
     running = life.state in SERVING | {State.DEGRADED} and life.ready_at is not None
     ended = life.starts > (1 if worker.process else 0)
     return WorkerStatus(
@@ -136,6 +142,7 @@ def worker_status(worker: Worker, now: float, sunk: int) -> WorkerStatus:
         rtt_counts=report.rtt_counts,
         rtt_sum=report.rtt_sum,
         features=report.features,
+        connected=report.connected,
     )
 
 

@@ -139,7 +139,8 @@ def _sites(host: HostStatus) -> list[str]:
     ]
     connected = {row[0] for row in rows}
     rows += [(name, *[_UNKNOWN] * (len(head) - 1)) for name in host.sites if name not in connected]
-    return _aligned(head, sorted(rows))
+    unnamed = [f"{worker.name}: {worker.unnamed} more are connected" for worker in host.workers if worker.unnamed]
+    return [*_aligned(head, sorted(rows)), *unnamed]
 
 
 def _aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -63,7 +63,8 @@ def screen(host: HostStatus, alarms: tuple[Alarm, ...], height: int | None = Non
     head.append(f"{serving} of {len(host.workers)} serve", "green" if serving == len(host.workers) else "bold red")
     if host.role == "hub":
         connected = {site.site for worker in host.workers for site in worker.sites}
-        head.append(f"  {len(connected)} of {len(host.sites)} sites")
+        more = "+" if any(worker.unnamed for worker in host.workers) else ""
+        head.append(f"  {len(connected)}{more} of {len(host.sites)} sites")
     workers, room = host.workers, len(host.workers) if height is None else max(1, height - _BESIDES)
     if len(workers) > room:
         workers = tuple(sorted(workers, key=lambda worker: worker.state in SERVING))[:room]

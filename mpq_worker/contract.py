@@ -383,7 +383,7 @@ class Report(_Message, frozen=True):
 
     `rtt_counts` are the answered probes since the worker began, by `RTT_BOUNDS` (a site's only), `rtt_sum` the sum
     of their round trips; `cpu` is user and system time; `descriptors` how many are open; `features` what the native
-    loop uses of the kernel.
+    loop uses of the kernel. Of a hub's `connected` connections `sites` has as many as a message holds.
     """
 
     bytes_in: int = 0
@@ -402,6 +402,7 @@ class Report(_Message, frozen=True):
     rtt_counts: tuple[int, ...] = ()
     rtt_sum: Number = 0.0
     features: tuple[Word, ...] = ()
+    connected: int | None = None  # at a hub
 
 
 ToZygote = Fork | Ping

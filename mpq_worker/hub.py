@@ -74,8 +74,8 @@ TWIN_PAUSE = 3600.0
 """Seconds between two lines about a site of which there are two."""
 LINE_PAUSE = 60.0
 """Seconds between two lines about garbage, and two about silent strangers: anybody can be the cause."""
-MAX_STATUS = 256
-"""Sites named in one report, so that it stays below MAX_MESSAGE."""
+MAX_STATUS = 240
+"""Connections told of in one report, so that it stays below MAX_MESSAGE: the oldest. Others are only counted."""
 
 
 @dataclass(eq=False)
@@ -143,22 +143,26 @@ class HubTunnel(Endpoint):
         self._change_prefixes()
 
     def report(self, now: float) -> Report:
-        status = [
+        connected = [
+            (peer, guest.site.name, guest.admitted_at)
+            for peer, guest in self._guests.items()
+            if guest.site is not None and self._is_current(peer)
+        ]
+        status = tuple(
             SiteStatus(
-                site=guest.site.name,
+                site=name,
                 peer=peer.session.address[:2],
-                since=now - guest.admitted_at,
+                since=now - since,
                 path=peer.stats(),
                 bytes_in=peer.bytes_in,
                 bytes_out=peer.bytes_out,
                 local=peer.session.address[2],
                 cid=peer.session.cid,
             )
-            for peer, guest in self._guests.items()
-            if guest.site is not None and self._is_current(peer)
-        ]
+            for peer, name, since in connected[:MAX_STATUS]
+        )
         return msgspec.structs.replace(
-            super().report(now), refusals=dict(self._refusals), sites=tuple(status[:MAX_STATUS])
+            super().report(now), refusals=dict(self._refusals), sites=status, connected=len(connected)
         )
 
     # ------------------------------------------------------------------ Endpoint's hooks

@@ -51,7 +51,12 @@ class Group:
 
     def connections(self) -> float:
         """Sites that are connected, or a site's own connections."""
-        return float(sum(len(tunnel.paths("")) for tunnel in self.tunnels))
+        return float(
+            sum(
+                len(tunnel.paths("")) if tunnel.status.connected is None else tunnel.status.connected
+                for tunnel in self.tunnels
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,9 @@ TUNNEL = Scope(("tunnel", "wan", "class"), _tunnels, (
         lambda t: t.totals.below("drops."), "reason"),
     Row("mpq_tunnel_refusals_total", "counter", "Peers that this hub's worker refused, by reason.",
         lambda t: t.totals.below("refusals."), "reason"),
+    Row("mpq_tunnel_connections", "gauge",
+        "Sites' connections with this hub's worker, also those of which it has no room to tell more.",
+        lambda t: t.status.connected),
     Row("mpq_tunnel_reconnects_total", "counter", "Connections made anew while the process ran.",
         _total("reconnects")),
     Row("mpq_tunnel_restarts_total", "counter", "Processes after the first, by cause.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256
 
@@ -221,7 +222,7 @@ def test_reconnecting_site_takes_over_from_itself(world: World) -> None:
     assert len(hub.core.report(world.net.now).sites) == 1
 
 
-def test_classes_of_one_site_share_a_worker(make_world: Callable[[], World]) -> None:
+def test_classes_of_one_site_share_a_worker(make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch) -> None:
     """A shared listener: three connections of one identity, none displaces another; prefixes find one that lives."""
     world = make_world()
     inner = ("10.200.11.1", "10.200.11.5", "10.200.11.9")
@@ -240,6 +241,9 @@ def test_classes_of_one_site_share_a_worker(make_world: Callable[[], World]) -> 
     world.net.run(0.1)
     assert sorted(n for site in sites[:2] for n in numbers(site)) == [0, 1, 4]
     assert len(hub.core.report(world.net.now).sites) == 2
+    monkeypatch.setattr("mpq_worker.hub.MAX_STATUS", 1)
+    report = hub.core.report(world.net.now)
+    assert ([status.peer for status in report.sites], report.connected) == ([sites[0].addr], 2)
 
 
 def test_packets_wait_for_a_connection_but_not_for_long(world: World) -> None:

@@ -28,6 +28,7 @@ WORKER = WorkerStatus(
     refusals={"identity": 1}, reconnects=0, key_updates=1, pss=8_000_000, loop_lag=0.001, inner=("10.200.11.1",),
     remote="198.51.100.2 port 45011", sites=(), causes={"crash": 1}, path=PATH, cpu=1.5, descriptors=9,
     rtt_counts=(0, 0, 0, 0, 3, *[0] * (len(RTT_BOUNDS) - 5), 1), rtt_sum=2.06,
+    connected=1,
 )  # fmt: skip
 
 

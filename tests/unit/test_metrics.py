@@ -137,7 +137,9 @@ def test_counters_outlive_processes_and_connections() -> None:
 
 def test_a_hub_has_a_path_per_site() -> None:
     sites = tuple(SiteStatus(name, ("192.0.2.1", 46010), 1.0, PATH) for name in ("ship1", "ship2"))
-    worker = msgspec.structs.replace(WORKER, name="mt5.critical", wan="mt5", sites=sites, path=None, rtt_counts=())
+    worker = msgspec.structs.replace(
+        WORKER, name="mt5.critical", wan="mt5", sites=sites, path=None, rtt_counts=(), connected=2
+    )
     setup = msgspec.structs.replace(SETUP, role="hub", name="hub")
     state = state_with(worker, setup=setup)
     samples = printed(state)

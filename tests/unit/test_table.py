@@ -41,6 +41,13 @@ def test_hub_lists_connections_and_sites_without_one() -> None:
     assert lines[-1] == ["ship2", *["-"] * 7]
 
 
+def test_connections_beyond_those_that_are_named_are_counted() -> None:
+    site = SiteStatus("ship1", ("192.0.2.1", 46010), 7200.0, PathStats(), 10, 20)
+    worker = msgspec.structs.replace(WORKER, name="mt5.critical", sites=(site,), connected=301)
+    hub = msgspec.structs.replace(HOST, role="hub", workers=(worker,), sites=("ship1", "ship2"))
+    assert host_table(hub).splitlines()[-1] == "mt5.critical: 300 more are connected"
+
+
 def test_page_says_everything() -> None:
     page = worker_page(WORKER)
     for text in ("pid 4711, uid 47003", "killed by signal 9", "codel 2, queue_full 3", "15.00 Mbit/s", "8.0 MB"):

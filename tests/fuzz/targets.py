@@ -56,7 +56,9 @@ def datagrams() -> Target:
     come a second apart, so that answers which are limited by rate are given."""
     flooded = ends.hub()
     flooded._admission._limits = contract.Limits(retry_from=0)
-    cores: list[Endpoint] = [ends.hub_of_one()[0], ends.site()[0], flooded]
+    full = ends.hub_of_one()[0]  # `initials` are the handshakes that begin
+    full._admission._limits = contract.Limits(handshakes=0)
+    cores: list[Endpoint] = [full, ends.site()[0], flooded]
     peers = [set(core._peers) for core in cores]
     clock = count(NOW)
 

@@ -6,9 +6,10 @@ import asyncio
 
 
 class Bell:
-    """`wait` returns at the next `ring`."""
+    """`wait` returns at the next `ring`; once it is `ended`, nobody should wait again."""
 
     def __init__(self) -> None:
+        self.ended = False
         self._rung: asyncio.Event | None = None
 
     def ring(self) -> None:
@@ -16,6 +17,11 @@ class Bell:
         if self._rung is not None:
             self._rung.set()
             self._rung = None
+
+    def end(self) -> None:
+        """There will be no more news."""
+        self.ended = True
+        self.ring()
 
     async def wait(self) -> None:
         """Until something is."""

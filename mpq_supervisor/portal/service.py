@@ -134,6 +134,7 @@ class Service:
         except ChannelClosed:
             asyncio.get_running_loop().remove_reader(self._feed.fileno())
             self._server.should_exit = True
+            self._parts.bell.end()  # streams would go on, and be cancelled
 
     def _take(self, message: Message) -> None:
         self._state.take(message, time.monotonic())

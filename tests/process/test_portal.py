@@ -157,10 +157,15 @@ def test_it_ends_with_its_supervisor(run: Run, site_plan: HostPlan, tmp_path: Pa
 
 
 def test_the_next_portal_knows_what_happened_while_it_replaced_the_last(
-    run: Run, site_plan: HostPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run: Run,
+    site_plan: HostPlan,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     async def body() -> None:
-        async with Portals(site_plan, tmp_path) as portals:
+        async with Portals(site_plan, tmp_path) as portals, portals.listening() as told:
+            await anext(told)
             assert portals.plan.portal is not None
             for step in range(2):
                 portal = msgspec.structs.replace(portals.plan.portal, history_mb=17 + step)
@@ -180,6 +185,7 @@ def test_the_next_portal_knows_what_happened_while_it_replaced_the_last(
     run(body())
     assert "portal: killed" not in caplog.text
     assert "again in" not in caplog.text
+    assert "Cancel" not in capfd.readouterr().err
 
 
 def test_tls_by_its_own_certificate(run: Run, site_plan: HostPlan, tmp_path: Path) -> None:

@@ -95,6 +95,20 @@ def test_the_stream_begins_with_what_the_history_does_not_have_yet() -> None:
     assert "recorded" not in status + event
 
 
+def test_a_stream_ends_with_its_portal() -> None:
+    found = SimpleNamespace(state=state_with(WORKER), journal=Journal(), bell=Bell(), streams=WeakSet())
+    parts = cast(Parts, found)
+
+    async def body() -> None:
+        async with asyncio.timeout(5):
+            news = stream._news(parts, Listener())
+            await anext(news)
+            asyncio.get_running_loop().call_soon(parts.bell.end)
+            assert [message async for message in news] == []
+
+    asyncio.run(body())
+
+
 def test_a_defect_of_ours_is_in_the_log_and_not_in_the_answer(caplog: pytest.LogCaptureFixture) -> None:
     gate = SimpleNamespace(admit=lambda *_: Identity("ann", Role.VIEWER))
     app = make_app(cast(Parts, SimpleNamespace(gate=gate, state=None)))

@@ -41,7 +41,7 @@ async def stream(request: Request[Any, Any, Any]) -> ServerSentEvent:
 async def _news(parts: Parts, me: Listener) -> AsyncIterator[ServerSentEventMessage]:
     try:
         seen = parts.journal.taken  # those before are in the history
-        while True:
+        while not parts.bell.ended:
             yield ServerSentEventMessage(data=_encode(glance(parts.state, time.monotonic())), event="status")
             for event in parts.journal.after(seen):
                 seen = event.id

@@ -115,7 +115,7 @@ def class_plans(configured: tuple[ClassConfig, ...]) -> dict[TrafficClass, Class
 LAN_TABLES = 27
 """From `table_base` to the routing table of the first LAN: behind those of all tunnels."""
 _TUNNEL_BITS = 5
-_FIRST_ZONE = 0x8000
+_FIRST_ZONE = 0x8000  # of 16 bits: as many are below it as from it on
 
 
 def wan_table(table_base: int, suffix: int, wan: Wan) -> int:
@@ -141,17 +141,16 @@ def lan_zones(interfaces: Iterable[str]) -> dict[str, int]:
 
 def overlaps(networks: Mapping[str, Iterable[Network]]) -> list[tuple[str, str]]:
     """Which owners of networks have addresses in common: pairs, in the order of the owners."""
-    spans = [(n.version, int(n[0]), int(n[-1]), name) for name, owned in networks.items() for n in owned]
-    places = {name: place for place, name in enumerate(networks)}
-    found: set[tuple[str, str]] = set()
-    around: list[tuple[int, int, int, str]] = []  # prefixes that overlap are in each other
+    names = tuple(networks)
+    spans = [(n.version, int(n[0]), int(n[-1]), place) for place, name in enumerate(names) for n in networks[name]]
+    found: set[tuple[int, int]] = set()
+    around: list[tuple[int, int, int, int]] = []  # prefixes that overlap are in each other
     for span in sorted(spans, key=lambda span: (span[0], span[1], -span[2])):
         while around and (around[-1][0] != span[0] or around[-1][2] < span[1]):
             around.pop()
-        found.update((other[3], span[3]) for other in around if other[3] != span[3])
+        found.update((min(other[3], span[3]), max(other[3], span[3])) for other in around if other[3] != span[3])
         around.append(span)
-    pairs = {tuple(sorted(pair, key=places.__getitem__)) for pair in found}
-    return sorted(((one, other) for one, other in pairs), key=lambda pair: (places[pair[0]], places[pair[1]]))
+    return [(names[one], names[other]) for one, other in sorted(found)]
 
 
 def nth_subnet(network: Network, steps: int) -> Network:

@@ -15,9 +15,9 @@ from mpq_supervisor.plan import HostPlan, LanPlan
 from mpq_worker.contract import TrafficClass
 
 _NOT_ROUTED = (
-    *("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"),
-    *("::/128", "::1/128", "fe80::/10", "ff00::/8"),
-)
+    "0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32",
+    "::/128", "::1/128", "fe80::/10", "ff00::/8",
+)  # fmt: skip
 
 
 class Verdict(msgspec.Struct, frozen=True):

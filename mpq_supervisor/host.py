@@ -106,7 +106,7 @@ class Host:
         self._in_place = frozenset()  # what goes and comes now is the plan's doing
         try:
             self.up()
-        except Exception as error:
+        except Exception as error:  # whatever it was, the old plan holds
             self._plan = old
             for part in (self._filter, self._open, self._refresh):
                 self._attempt(part)  # the next change of the network, or reload, has it tried again

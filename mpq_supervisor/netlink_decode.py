@@ -86,7 +86,8 @@ def decode_route(raw: bytes) -> tuple[tuple[int | None, Route], ...]:
     hops = message.get_attr("RTA_MULTIPATH")
     if hops is None:
         return ((message.get_attr("RTA_OIF"), route),)
-    return tuple((hop["oif"], _with_gateway(route, _spelt(hop.get_attr("RTA_GATEWAY")))) for hop in hops)
+    gateways = [(hop["oif"], _spelt(hop.get_attr("RTA_GATEWAY"))) for hop in hops]
+    return tuple((index, msgspec.structs.replace(route, gateway=gateway)) for index, gateway in gateways)
 
 
 @lru_cache(maxsize=1024)
@@ -106,10 +107,6 @@ def decode_rule(raw: bytes) -> Rule | None:
         output=message.get_attr("FRA_OIFNAME"),
         goto=message.get_attr("FRA_GOTO") if message["action"] == _GOTO else None,
     )
-
-
-def _with_gateway(route: Route, gateway: str | None) -> Route:
-    return msgspec.structs.replace(route, gateway=gateway)
 
 
 def _kind(link: Any) -> str | None:

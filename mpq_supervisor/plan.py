@@ -91,6 +91,7 @@ def make_plan(config: Config) -> HostPlan:
 def _plan_site(config: SiteConfig) -> HostPlan:
     classes = class_plans(config.classes)
     wans, tunnels, carried = [], [], {}
+    zones = lan_zones(lan.interface for lan in config.lan)
     for place, wan in enumerate(config.wan):
         suffix = suffix_of(place, wan)
         addresses = _texts(wan.hub_address or config.hub.address)
@@ -117,7 +118,10 @@ def _plan_site(config: SiteConfig) -> HostPlan:
         hub_name=config.hub.name,
         classes=tuple(classes.values()),
         wans=tuple(wans),
-        lans=tuple(_plan_lan(config, place, lan, carried[lan.wan]) for place, lan in enumerate(config.lan)),
+        lans=tuple(
+            _plan_lan(config, place, lan, carried[lan.wan], zones[lan.interface])
+            for place, lan in enumerate(config.lan)
+        ),
         rules=plan_rules(config.rule, config.sets, classes),
         sets={name: tuple(map(str, entry.prefixes)) for name, entry in config.sets.items()},
         tunnels=tuple(tunnels),
@@ -171,7 +175,9 @@ def _plan_tunnel(
     )
 
 
-def _plan_lan(config: SiteConfig, place: int, lan: Lan, carried: dict[str, TrafficClass | None]) -> LanPlan:
+def _plan_lan(
+    config: SiteConfig, place: int, lan: Lan, carried: dict[str, TrafficClass | None], zone: int
+) -> LanPlan:
     routers = {gateway.version: str(gateway) for gateway in lan.gateway}
     return LanPlan(
         name=lan.name,
@@ -186,7 +192,7 @@ def _plan_lan(config: SiteConfig, place: int, lan: Lan, carried: dict[str, Traff
         masquerade=lan.masquerade,
         table=config.supervisor.table_base + LAN_TABLES + place,
         mark=lan_mark(config.supervisor.mark_mask, place),
-        zone=lan_zones(other.interface for other in config.lan)[lan.interface],
+        zone=zone,
     )
 
 

@@ -21,7 +21,7 @@ _STRICT = 1
 def check(plan: HostPlan, there: Snapshot) -> list[str]:
     """One line for each wrong value, by name, with the command that mends it. Missing interfaces are no error."""
     shared = _of_one_prefix(plan, there)
-    return [*_forwarding(plan), *_reverse_path(plan, shared), *_errors(shared), *_router_advertisements(plan)]
+    return [*_forwarding(plan), *_reverse_path(plan, shared), *_icmp_errors(shared), *_router_advertisements(plan)]
 
 
 def _forwarding(plan: HostPlan) -> Iterator[str]:
@@ -47,7 +47,7 @@ def _reverse_path(plan: HostPlan, shared: list[LanPlan]) -> Iterator[str]:
             yield _wrong(name, _STRICT, 2)
 
 
-def _errors(shared: list[LanPlan]) -> Iterator[str]:
+def _icmp_errors(shared: list[LanPlan]) -> Iterator[str]:
     """What the kernel tells a host by ICMP belongs to no flow; of several LANs only the mark says which it is in."""
     if shared:
         for name in ("net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"):

@@ -29,6 +29,10 @@ inner = { ipv4 = "10.200.10.0/24", ipv6 = "fd6d:7071::/64" }
 wan = [{ name = "wan4", interface = "wan4" }, { name = "wan5", interface = "wan5" }]
 lan = [{ name = "lan1", interface = "lan1", wan = "wan4" }, { name = "lan2", interface = "lan2", wan = "wan5" }]
 """
+RATED = SITE.replace('interface = "wan4"', 'interface = "wan4", rate_mbit = 4.0')
+FALLBACK = SITE.replace('interface = "wan4" }', 'interface = "wan4", fallback = ["wan5"] }', 1)
+NO_LANS = SITE[: SITE.index("lan =")]
+DISH = "192.168.100.1"
 SERVER = "203.0.113.10"
 LOG = logging.getLogger("test")
 VNET_HEADER = 10
@@ -212,6 +216,11 @@ def received(sock: socket.socket) -> list[bytes]:
 
 def readable(sock: socket.socket) -> bool:
     return bool(select.select([sock], [], [], 0)[0])
+
+
+def broken(*_: object) -> None:
+    """In the place of a function: a fault of mpq's own."""
+    raise ZeroDivisionError
 
 
 def wait_for(condition: Callable[[], object], timeout: float = 1.0) -> bool:

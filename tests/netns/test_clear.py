@@ -12,11 +12,11 @@ from mpq_supervisor.host import Host
 from mpq_supervisor.leftovers import Register
 from mpq_supervisor.plan import make_plan
 from tests.netns.namespace import run
-from tests.netns.site import LOG, SITE, Net
+from tests.netns.site import LOG, RATED, Net
 
 pytestmark = pytest.mark.root
 
-TEXT = SITE.replace('interface = "wan4"', 'interface = "wan4", rate_mbit = 4.0').replace(
+TEXT = RATED.replace(
     'interface = "lan1"',
     'interface = "lan1", address = ["172.16.9.1/24", "fd00:16:9::1/64"], prefixes = ["192.0.2.0/24"]',
 )

@@ -1,4 +1,4 @@
-"""Which way a packet takes by what `desired` has: `fib`; tests/netns/test_routing.py asks the kernel."""
+"""Which way a packet takes by what `desired` has: `fib`; tests/netns/test_lans.py asks the kernel."""
 
 from __future__ import annotations
 

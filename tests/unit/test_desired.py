@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 import msgspec
 import pytest
 
@@ -13,6 +11,7 @@ from mpq_supervisor.netlink_decode import decode_route
 from mpq_supervisor.netlink_encode import route_body
 from mpq_supervisor.network import BACKSTOP_METRIC, MAIN_TABLE, Address, Route, Rule, Snapshot, TunLink
 from mpq_supervisor.plan import HostPlan, make_plan
+from tests.unit.rtnetlink import with_header
 from tests.unit.test_network import HUB, SITE, THERE
 
 
@@ -108,9 +107,7 @@ def test_a_copied_route_keeps_its_metrics(site: HostPlan) -> None:
     (copy,) = (r for r in desired(site, there).routes if r.table == 100 and r.gateway)
     assert copy.attributes == default.attributes
     body = route_body(copy, 3)
-    assert decode_route(struct.pack("=I12x", 16 + len(body)) + body) == (
-        (3, msgspec.structs.replace(copy, interface=None)),
-    )
+    assert decode_route(with_header(body)) == ((3, msgspec.structs.replace(copy, interface=None)),)
 
 
 def test_hub_routes_its_sites_to_the_tun_of_the_class(hub: HostPlan) -> None:

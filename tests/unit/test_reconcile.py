@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from ipaddress import ip_interface
 from typing import Any
 
@@ -25,6 +25,7 @@ from mpq_supervisor.netlink_encode import route_body
 from mpq_supervisor.network import MAIN_TABLE, PROTOCOL, Link, Route, Snapshot
 from mpq_supervisor.plan import HostPlan, make_plan
 from mpq_supervisor.reconcile import Outcome, reconcile
+from tests.unit.rtnetlink import decoded, with_header
 from tests.unit.test_network import SITE
 
 _NEWLINK, _NEWADDR, _DELADDR, _GETADDR = 16, 20, 21, 22
@@ -84,10 +85,10 @@ class Kernel(Netlink):
             _GETRULE: list(self.rules),
         }.get(kind, [])
         family = body[0]
-        return [_with_header(one) for one in found if family in (0, one[0])]
+        return [with_header(one) for one in found if family in (0, one[0])]
 
     def _set_link(self, body: bytes) -> None:
-        message = _decoded(ifinfmsg, body)
+        message = decoded(ifinfmsg, body)
         (name,) = (name for name, link in self.there.items() if link.index == message["index"])
         changes = {"mtu": message.get_attr("IFLA_MTU"), "txqueuelen": message.get_attr("IFLA_TXQLEN")}
         changes |= {"up": True if message["flags"] & 1 else None, "tun_families": _AF_SPEC in body[16:] or None}
@@ -95,7 +96,7 @@ class Kernel(Netlink):
         self.there[name] = msgspec.structs.replace(self.there[name], **given)
 
     def give(self, body: bytes) -> None:
-        message = _decoded(ifaddrmsg, body)
+        message = decoded(ifaddrmsg, body)
         flags, protocol = message.get_attr("IFA_FLAGS") or 0, message.get_attr("IFA_PROTO") or 0
         new = Assigned(message["index"], message.get_attr("IFA_LOCAL"), message["prefixlen"], flags, protocol)
         ipv4 = message["family"] == _INET
@@ -107,7 +108,7 @@ class Kernel(Netlink):
         self.addresses.append(new)
 
     def _take(self, body: bytes) -> None:
-        message = _decoded(ifaddrmsg, body)
+        message = decoded(ifaddrmsg, body)
         key = message["index"], message.get_attr("IFA_LOCAL"), message["prefixlen"]
         found = [a for a in self.addresses if (a.index, a.text, a.length) == key]
         if not found:
@@ -117,7 +118,7 @@ class Kernel(Netlink):
         self.addresses = [a for a in self.addresses if a not in gone]
         texts = {a.text for a in gone} - {a.text for a in self.addresses}
         for place, route in list(self.routes.items()):
-            if _decoded(rtmsg, route).get_attr("RTA_PREFSRC") in texts:
+            if decoded(rtmsg, route).get_attr("RTA_PREFSRC") in texts:
                 del self.routes[place]
 
     def _prefix_routes(self) -> list[bytes]:
@@ -137,7 +138,7 @@ class Kernel(Netlink):
         return bodies
 
     def _add_route(self, body: bytes) -> None:
-        source = _decoded(rtmsg, body).get_attr("RTA_PREFSRC")
+        source = decoded(rtmsg, body).get_attr("RTA_PREFSRC")
         if source is not None and source not in {a.text for a in self.addresses}:
             raise OSError(errno.EINVAL, "Invalid argument")
         self.routes[_route_key(body)] = body
@@ -158,20 +159,9 @@ class Kernel(Netlink):
 
 
 def _route_key(body: bytes) -> tuple[object, ...]:
-    message = _decoded(rtmsg, body)
+    message = decoded(rtmsg, body)
     attrs = [message.get_attr(name) for name in ("RTA_TABLE", "RTA_DST", "RTA_PRIORITY")]
     return (message["family"], message["dst_len"], *attrs)
-
-
-def _with_header(body: bytes) -> bytes:
-    return (16 + len(body)).to_bytes(4, "little") + bytes(12) + body
-
-
-@lru_cache(4096)
-def _decoded(kind: Any, body: bytes) -> Any:
-    message = kind(_with_header(body))
-    message.decode()
-    return message
 
 
 def _encoded(kind: Any, fields: dict[str, Any], attrs: dict[str, Any]) -> bytes:

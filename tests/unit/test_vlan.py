@@ -16,6 +16,7 @@ from mpq_supervisor.netlink_encode import ALIAS, alias_body, link_body, vlan_bod
 from mpq_supervisor.network import Link
 from mpq_supervisor.plan import LanPlan, make_plan
 from mpq_supervisor.vlan import make_vlans, remove_vlans
+from tests.unit.rtnetlink import decoded, with_header
 from tests.unit.test_desired import VLANS
 from tests.unit.test_network import SITE
 
@@ -135,18 +136,8 @@ def test_a_refusal_is_told() -> None:
     assert make(netlink) == ("VLAN 11 of enp6s20 as enp6s20.11: Operation not supported",)
 
 
-def with_header(body: bytes) -> bytes:
-    return (16 + len(body)).to_bytes(4, "little") + bytes(12) + body
-
-
-def decoded(body: bytes) -> ifinfmsg:
-    message = ifinfmsg(with_header(body))
-    message.decode()
-    return message
-
-
 def test_the_messages_say_name_parent_id_and_whose_it_is() -> None:
-    message, naming = decoded(vlan_body("enp6s20.11", 7, 11)), decoded(alias_body("enp6s20.11"))
+    message, naming = decoded(ifinfmsg, vlan_body("enp6s20.11", 7, 11)), decoded(ifinfmsg, alias_body("enp6s20.11"))
     assert (message.get_attr("IFLA_IFNAME"), message.get_attr("IFLA_LINK")) == ("enp6s20.11", 7)
     assert (naming.get_attr("IFLA_IFNAME"), naming.get_attr("IFLA_IFALIAS")) == ("enp6s20.11", ALIAS)
     info = message.get_attr("IFLA_LINKINFO")

@@ -7,7 +7,6 @@ holds ──broken──▶ pending ──for `seconds`──▶ raised ──at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from statistics import fmean
 
 import msgspec
@@ -17,7 +16,7 @@ from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.alarm_models import Alarm, Over, Silence
 from mpq_supervisor.portal.falls import Falls, Known
 from mpq_supervisor.portal.losses import Losses
-from mpq_supervisor.portal.outbox import Change
+from mpq_supervisor.portal.meter import month_of
 from mpq_supervisor.portal.state import State, Tunnel
 from mpq_supervisor.schema import Alarm as Rule
 
@@ -29,6 +28,18 @@ _EASE = 0.8
 """Of `above`: what is at most so much counts as clear where the rule does not say."""
 _BLIND = 10.0
 """Seconds for which a value may be unknown: after more, what `seconds` it has been so is counted anew."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """An alarm was raised, or is over."""
+
+    alarm: Alarm
+    over: Over | None = None
+
+    @property
+    def raised(self) -> bool:
+        """Or over."""
+        return self.over is None
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -129,7 +140,7 @@ class Alarms:
             return None
         if rule.kind in _OF_WANS:
             found = [tunnel for tunnel in state.tunnels.values() if tunnel.status.wan == alarm.wan]
-            to_come = any(name not in state.tunnels for name in state.host.workers)
+            to_come = not state.complete
         else:
             found = [tunnel for tunnel in state.tunnels.values() if tunnel.status.name == alarm.tunnel]
             to_come = not found and alarm.tunnel in state.host.workers
@@ -149,7 +160,7 @@ class Alarms:
         if now - watch.known >= _BLIND:
             watch.since = None
         watch.known = now
-        if raised is not None and rule.kind == "quota" and _month(wall) <= _month(raised.since):
+        if raised is not None and rule.kind == "quota" and month_of(wall) <= month_of(raised.since):
             value = max(value, raised.value)  # what was carried stays so, also where its history is lost
         clear = _EASE * rule.above if rule.clear is None else rule.clear
         if (value > rule.above) if raised is None else (value <= clear):
@@ -225,11 +236,6 @@ def _stopped(tunnel: Tunnel) -> bool:
 def _downness(tunnel: Tunnel) -> float | None:
     """Who is being stopped may have been told to, which the next state shows."""
     return None if tunnel.status.state is Life.STOPPING else float(tunnel.status.state not in SERVING)
-
-
-def _month(t: float) -> tuple[int, int]:
-    day = datetime.fromtimestamp(t, UTC)
-    return day.year, day.month
 
 
 def _rtt(tunnel: Tunnel) -> float | None:

@@ -40,7 +40,7 @@ class Connection(HttpToolsProtocol):
         self._whole = False
         self._received = 0  # bytes of the present request, but for the packet it began in
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """The time for the first request begins."""
         super().connection_made(transport)
         self._arm()

@@ -61,7 +61,7 @@ def _rules(parts: Parts) -> set[str]:
 def _subjects(parts: Parts) -> set[str]:
     """Tunnels, WANs and classes; none while it is not known which there are."""
     state = parts.state
-    if state.host is None or any(name not in state.tunnels for name in state.host.workers):
+    if not state.complete:
         return set()
     about = (tunnel.status for tunnel in state.tunnels.values())
     return {word for status in about for word in (status.name, status.wan, status.traffic_class)}

@@ -17,10 +17,16 @@ MONTHS = 3
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """Of one WAN: its counters as they were last, and bytes both ways by month (year * 12 + month, UTC)."""
+    """Of one WAN: its counters as they were last, and bytes both ways by `month_of`."""
 
     counters: WanCounters
     months: dict[int, int] = {}
+
+
+def month_of(t: float) -> int:
+    """The month (year * 12 + month, UTC) of a Unix time."""
+    day = datetime.fromtimestamp(t, UTC)
+    return day.year * 12 + day.month
 
 
 class Meter:
@@ -31,7 +37,7 @@ class Meter:
 
     def note(self, wans: Mapping[str, WanCounters], wall: float) -> None:
         """The counters at Unix time `wall`. A WAN that is new, or on another interface, is counted from now on."""
-        month = _month(wall)
+        month = month_of(wall)
         for name, counters in wans.items():
             last = self.readings.get(name, Reading(counters))
             months = {**last.months, month: last.months.get(month, 0) + _grown(last.counters, counters)}
@@ -41,7 +47,7 @@ class Meter:
 
     def volumes(self, wall: float) -> dict[str, int]:
         """This month's bytes by WAN."""
-        month = _month(wall)
+        month = month_of(wall)
         return {name: reading.months.get(month, 0) for name, reading in self.readings.items()}
 
 
@@ -51,8 +57,3 @@ def _grown(last: WanCounters, now: WanCounters) -> int:
         return 0
     pairs = ((last.received, now.received), (last.sent, now.sent))
     return sum(after if after < before else after - before for before, after in pairs)
-
-
-def _month(t: float) -> int:
-    day = datetime.fromtimestamp(t, UTC)
-    return day.year * 12 + day.month

@@ -13,21 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from mpq_supervisor.portal.alarm_models import Alarm, Over
+from mpq_supervisor.portal.alarm_models import Alarm
+from mpq_supervisor.portal.alarm_rules import Change
 
 MAX_QUEUE = 1000
-
-
-class Change(msgspec.Struct, frozen=True):
-    """An alarm was raised, or is over."""
-
-    alarm: Alarm
-    over: Over | None = None
-
-    @property
-    def raised(self) -> bool:
-        """Or over."""
-        return self.over is None
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -64,7 +53,7 @@ class Outbox:
         self._next_id = kept.next_id
         self._queue = deque(kept.queue if same else ())
         self._told = dict(kept.told) if same else {}
-        self._crowded: frozenset[str] = frozenset()
+        self._crowded: frozenset[tuple[str, float]] = frozenset()
         self.lost = 0
 
     def kept(self) -> Kept:
@@ -94,22 +83,20 @@ class Outbox:
         wall: float,
     ) -> None:
         """Queues what is to be told at Unix time `wall`, when these are raised after these changes."""
-        ended = {change.alarm.id: change for change in changes if change.over is not None}
+        ended = {(change.alarm.id, change.alarm.since): change for change in changes if not change.raised}
         self.lost += len(self._crowded & ended.keys())
         for key, alarm in list(self._told.items()):
             if key in active and active[key].since == alarm.since:
                 continue
-            change = ended.get(key)
-            known = change is not None and change.alarm.since == alarm.since
-            last, reason = (change.alarm, str(change.over)) if change and known else (alarm, "")
             del self._told[key]
-            self._put(Message(self._next_id, host, wall, False, last, reason))
+            last = ended.get((key, alarm.since), Change(alarm))  # else: over while there was no receiver
+            self._put(Message(self._next_id, host, wall, False, last.alarm, str(last.over or "")))
         crowded = set()
         for key, alarm in active.items():
             if key in self._told or silenced(alarm):
                 continue
             if len(self._queue) + len(self._told) > MAX_QUEUE - 2:
-                crowded.add(key)
+                crowded.add((key, alarm.since))
                 continue
             self._told[key] = alarm
             self._put(Message(self._next_id, host, wall, True, alarm))

@@ -162,6 +162,11 @@ class State:
             case Line():
                 self._lines.append(message)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all tunnels that there are have been told of."""
+        return self.host is not None and all(name in self.tunnels for name in self.host.workers)
+
     def age(self, now: float) -> float:
         """Seconds since the supervisor was heard last."""
         return now - self.heard

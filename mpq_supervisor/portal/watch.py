@@ -15,13 +15,13 @@ import msgspec
 from mpq_supervisor.events import Kind, Marks
 from mpq_supervisor.files import write_atomically
 from mpq_supervisor.portal.alarm_models import Alarm
-from mpq_supervisor.portal.alarm_rules import Alarms, Memory
+from mpq_supervisor.portal.alarm_rules import Alarms, Change, Memory
 from mpq_supervisor.portal.history.query import History, day_of
 from mpq_supervisor.portal.history.samples import Event
 from mpq_supervisor.portal.journal import Journal
 from mpq_supervisor.portal.messages import Setup
 from mpq_supervisor.portal.meter import Meter, Reading
-from mpq_supervisor.portal.outbox import Change, Kept, Outbox
+from mpq_supervisor.portal.outbox import Kept, Outbox
 from mpq_supervisor.portal.state import Delivery, State
 from mpq_supervisor.portal.webhook import Webhook
 
@@ -96,7 +96,8 @@ class Watch:
     def _measure(self, state: State, now: float, wall: float) -> None:
         """What was carried this month: by a site's interfaces, or in the tunnels of a hub's listeners."""
         due = now >= self._next_volumes
-        self._next_volumes = now + VOLUME_INTERVAL if due else self._next_volumes
+        if due:
+            self._next_volumes = now + VOLUME_INTERVAL
         if self._role == "site" and state.host is not None:
             self._meter.note(state.host.wans, wall)
             self._volumes = self._meter.volumes(wall)

@@ -7,9 +7,8 @@ import pytest
 
 from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.alarm_models import Over
-from mpq_supervisor.portal.alarm_rules import Alarms, Memory
+from mpq_supervisor.portal.alarm_rules import Alarms, Change, Memory
 from mpq_supervisor.portal.messages import WorkerSample
-from mpq_supervisor.portal.outbox import Change
 from mpq_supervisor.portal.state import State
 from mpq_supervisor.schema import Alarm as Rule
 from tests.unit.samples import PATH, SETUP, changed, host_sample

@@ -27,7 +27,7 @@ from mpq_supervisor.requests import Code, Request, Response
 from mpq_supervisor.status import WorkerStatus
 from tests.unit.samples import WORKER, state_with
 
-pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # with Litestar 3
+pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # of Litestar 3
 
 
 def test_only_the_pages_own_files_are_looked_for() -> None:
@@ -87,7 +87,7 @@ def test_the_stream_begins_with_what_the_history_does_not_have_yet() -> None:
     async def first_two() -> list[str]:
         news = stream._news(parts, Listener())
         found = [str(await anext(news)) for _ in range(2)]
-        await news.aclose()  # type: ignore[attr-defined]
+        await news.aclose()
         return found
 
     status, event = asyncio.run(first_two())

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal import outbox
 from mpq_supervisor.portal.alarm_models import Alarm, Over
-from mpq_supervisor.portal.alarm_rules import Alarms, Memory
+from mpq_supervisor.portal.alarm_rules import Alarms, Change, Memory
 from mpq_supervisor.portal.messages import WorkerSample
-from mpq_supervisor.portal.outbox import Change, Kept, Message, Outbox
+from mpq_supervisor.portal.outbox import MAX_QUEUE, Kept, Message, Outbox
 from mpq_supervisor.portal.state import State
 from mpq_supervisor.schema import Alarm as Rule
 from tests.unit.samples import PATH, SETUP, changed, host_sample
@@ -296,7 +296,7 @@ class CrowdedReceiver(Receiver):
         super().__init__()
 
     def teardown(self) -> None:
-        outbox.MAX_QUEUE = 1000
+        outbox.MAX_QUEUE = MAX_QUEUE
 
 
 SETTINGS = settings(max_examples=40, stateful_step_count=40)

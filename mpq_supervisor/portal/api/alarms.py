@@ -16,8 +16,7 @@ from mpq_supervisor.portal.api.routes import delete, get, post
 from mpq_supervisor.portal.auth import Role
 from mpq_supervisor.portal.parts import parts_of, who_of
 
-Rule = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)")]
-Subject = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)")]
+Name = Annotated[str, Parameter(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)")]
 
 
 @get("/alarms", tags=["alarms"])
@@ -32,7 +31,7 @@ async def alarms(request: Request[Any, Any, Any]) -> AlarmList:
     role=Role.OPERATOR,
     status_code=HTTP_200_OK,
 )
-async def acknowledge(request: Request[Any, Any, Any], rule: Rule, subject: Subject) -> Alarm:
+async def acknowledge(request: Request[Any, Any, Any], rule: Name, subject: Name) -> Alarm:
     """Say that you know; it stays raised until it is over."""
     key = f"{rule}/{subject}"
     alarm = deeds.acknowledge(parts_of(request), who_of(request), key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -38,7 +38,7 @@ async def stream(request: Request[Any, Any, Any]) -> ServerSentEvent:
     return ServerSentEvent(_news(parts, me))
 
 
-async def _news(parts: Parts, me: Listener) -> AsyncIterator[ServerSentEventMessage]:
+async def _news(parts: Parts, me: Listener) -> AsyncGenerator[ServerSentEventMessage, None]:
     try:
         seen = parts.journal.taken  # those before are in the history
         while not parts.bell.ended:

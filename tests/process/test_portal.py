@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,10 @@ def test_the_next_portal_knows_what_happened_while_it_replaced_the_last(
 ) -> None:
     async def body() -> None:
         async with Portals(site_plan, tmp_path) as portals, portals.listening() as told:
+
+            def counted(pids: int) -> bool:
+                return len(portals.pids) == pids
+
             await anext(told)
             assert portals.plan.portal is not None
             for step in range(2):
@@ -173,7 +178,7 @@ def test_the_next_portal_knows_what_happened_while_it_replaced_the_last(
                 portals.feed.tick(0.0)  # the one that is about to end has it
                 portals.portal.configure(msgspec.structs.replace(portals.plan, portal=portal))
                 LOG.info("after change %d", step, extra=marks(Kind.CONFIG))
-                await portals.rig.until(lambda step=step: len(portals.pids) == 2 * step + 3)  # type: ignore[misc]
+                await portals.rig.until(partial(counted, 2 * step + 3))
             await portals.until_answering()
             async with asyncio.timeout(5):
                 texts: list[str] = []

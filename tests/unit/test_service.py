@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,19 @@ from mpq_supervisor.portal.watch import Watch
 from mpq_worker.channel import Channel, pair
 from tests.unit.samples import SETUP
 
+pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # of Litestar 3
+
+
+@asynccontextmanager
+async def portal_in(directory: Path) -> AsyncIterator[tuple[Service, socket.socket]]:
+    """One that listens nowhere, and the supervisor's end of its feed."""
+    ours, theirs = pair()
+    orders, other = socket.socketpair()
+    setup = msgspec.structs.replace(SETUP, directory=str(directory), listen=())
+    with ours, theirs, orders, other:
+        async with asyncio.timeout(10):
+            yield Service(setup, Channel[Message](theirs, Message), orders, None, b""), ours
+
 
 @pytest.mark.parametrize("off", [-0.009, -0.001, 0.0, 0.001, 0.3, 0.48])
 def test_no_second_twice_and_none_missed(off: float) -> None:
@@ -27,7 +42,6 @@ def test_no_second_twice_and_none_missed(off: float) -> None:
     assert seconds == list(range(seconds[0], seconds[0] + 1000))
 
 
-@pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")  # of what goes with Litestar 3
 def test_it_ends_when_it_cannot_look_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -38,34 +52,24 @@ def test_it_ends_when_it_cannot_look_any_more(
 
     monkeypatch.setattr(Watch, "look", fails)
     monkeypatch.setattr(service, "until_next_look", lambda _: 0.0)
-    ours, theirs = pair()
-    orders, other = socket.socketpair()
 
     async def body() -> None:
-        setup = msgspec.structs.replace(SETUP, directory=str(tmp_path), listen=())
-        portal = Service(setup, Channel[Message](theirs, Message), orders, None, b"")
-        async with asyncio.timeout(10):
+        async with portal_in(tmp_path) as (portal, _):
             await portal.run()
 
-    with ours, theirs, orders, other, caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.ERROR):
         asyncio.run(body())
     assert "of the test" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")
 def test_who_listens_is_told_that_the_supervisor_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "until_next_look", lambda _: 0.001)
-    ours, theirs = pair()
-    orders, other = socket.socketpair()
 
     async def body() -> None:
-        setup = msgspec.structs.replace(SETUP, directory=str(tmp_path), listen=())
-        portal = Service(setup, Channel[Message](theirs, Message), orders, None, b"")
-        running = asyncio.create_task(portal.run())
-        async with asyncio.timeout(10):
+        async with portal_in(tmp_path) as (portal, feed):
+            running = asyncio.create_task(portal.run())
             await portal._parts.bell.wait()
-            ours.close()
+            feed.close()
             await running
 
-    with ours, theirs, orders, other:
-        asyncio.run(body())
+    asyncio.run(body())

@@ -27,10 +27,9 @@ from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.process import Worker
 from mpq_supervisor.rolling import Rolling
 from mpq_supervisor.secrets import Secrets
-from mpq_supervisor.status import HostStatus, configured_sites, worker_status
+from mpq_supervisor.status import HostStatus, WanCounters, configured_sites, worker_status
 from mpq_supervisor.store import Store
 from mpq_supervisor.survivors import Survivor
-from mpq_supervisor.traffic import WanCounters
 from mpq_supervisor.weights import Weights
 from mpq_supervisor.zygote import Zygote
 

@@ -18,7 +18,9 @@ from functools import partial
 from logging import Logger
 from typing import Literal
 
-from mpq_supervisor import guard, nft, ruleset, sockets, sysctl, traffic
+import psutil
+
+from mpq_supervisor import guard, nft, ruleset, sockets, sysctl
 from mpq_supervisor.classifier import Packet
 from mpq_supervisor.classify import Verdict, verdicts
 from mpq_supervisor.clear import take_away
@@ -32,8 +34,8 @@ from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.reconcile import reconcile
 from mpq_supervisor.repairs import Repairs
+from mpq_supervisor.status import WanCounters
 from mpq_supervisor.store import Store, slot_name
-from mpq_supervisor.traffic import WanCounters
 from mpq_supervisor.tun import is_there, open_tun
 from mpq_supervisor.vlan import make_vlans
 from mpq_worker.contract import SINK_SLOT, SLOTS
@@ -210,11 +212,11 @@ class Host:
 
     def wan_counters(self) -> dict[str, WanCounters]:
         """What the interfaces of the WANs have carried; without those that are not there."""
-        there = traffic.read() if self._plan.wans else {}
+        there = psutil.net_io_counters(pernic=True, nowrap=False) if self._plan.wans else {}
         return {
-            wan.name: WanCounters(wan.interface, *there[wan.interface])
+            wan.name: WanCounters(wan.interface, counted.bytes_recv, counted.bytes_sent)
             for wan in self._plan.wans
-            if wan.interface in there
+            if (counted := there.get(wan.interface)) is not None
         }
 
     def classify(self, packet: Packet) -> tuple[Verdict, ...]:

@@ -10,7 +10,6 @@ from mpq_supervisor.events import class_word
 from mpq_supervisor.happenings import explain
 from mpq_supervisor.lifecycle import SERVING, State
 from mpq_supervisor.plan import HostPlan, TunnelPlan
-from mpq_supervisor.traffic import WanCounters
 from mpq_worker.contract import PathStats, SiteStatus
 
 if TYPE_CHECKING:  # who only reads a status has no use for processes
@@ -71,6 +70,15 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     def unnamed(self) -> int:
         """Connections that are not among `sites`."""
         return max(0, (self.connected or 0) - len(self.sites))
+
+
+class WanCounters(msgspec.Struct, frozen=True):
+    """Of a WAN: its interface, and the bytes that this has received and sent since it came to be, by the kernel's
+    count: whoever sent them, with every header."""
+
+    interface: str
+    received: int
+    sent: int
 
 
 class HostStatus(msgspec.Struct, frozen=True):

@@ -15,8 +15,7 @@ import msgspec
 from mpq_supervisor.events import Marks
 from mpq_supervisor.requests import Request
 from mpq_supervisor.schema import Alarm, Token, Webhook
-from mpq_supervisor.status import WorkerStatus
-from mpq_supervisor.traffic import WanCounters
+from mpq_supervisor.status import WanCounters, WorkerStatus
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from mpq_supervisor.traffic import WanCounters
+from mpq_supervisor.status import WanCounters
 
 MONTHS = 3
 """That are kept: a clock that goes wrong for a while begins none of them anew."""

@@ -24,8 +24,8 @@ from mpq_supervisor.notify import Notifier
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan, make_plan
 from mpq_supervisor.schema import Watchdog
 from mpq_supervisor.secrets import Secrets
+from mpq_supervisor.status import WanCounters
 from mpq_supervisor.store import Store
-from mpq_supervisor.traffic import WanCounters
 from mpq_supervisor.zygote import Zygote
 
 UNKEPT = Store(Notifier({}), {})

@@ -7,8 +7,7 @@ import msgspec
 from mpq_supervisor.life import State as Life
 from mpq_supervisor.portal.messages import HostSample, Setup, WorkerSample
 from mpq_supervisor.portal.state import State
-from mpq_supervisor.status import WorkerStatus
-from mpq_supervisor.traffic import WanCounters
+from mpq_supervisor.status import WanCounters, WorkerStatus
 from mpq_worker.contract import RTT_BOUNDS, PathStats
 
 SETUP = Setup(

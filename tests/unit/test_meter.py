@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mpq_supervisor.portal.meter import Meter
-from mpq_supervisor.traffic import WanCounters
+from mpq_supervisor.status import WanCounters
 
 MAY, JUNE, JULY = (datetime(2026, month, 10, tzinfo=UTC).timestamp() for month in (5, 6, 7))
 

@@ -18,8 +18,7 @@ from mpq_supervisor.portal.state import State
 from mpq_supervisor.portal.watch import FILE_NAME, VOLUME_INTERVAL, Watch
 from mpq_supervisor.schema import Alarm as Rule
 from mpq_supervisor.schema import Webhook
-from mpq_supervisor.status import WorkerStatus
-from mpq_supervisor.traffic import WanCounters
+from mpq_supervisor.status import WanCounters, WorkerStatus
 from tests.unit.samples import SETUP, changed, state_with
 
 QUOTA = Rule(name="metered", kind="quota", above=1.0)

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from tools import namespaces
 from tools.setns import inside
 from tools.system import SIDES, System
 from tools.topology import ROLES, Role
 
 _Key = tuple[str, int | None, str]  # who, as which process, why
-_RX_DROPPED, _TX_DROPPED = 3, 11  # columns of /proc/net/dev, after the name
 _BUFFERS = ("RcvbufErrors", "SndbufErrors")
 
 
@@ -56,11 +57,9 @@ class Ledger:
 
 
 def _interfaces() -> Iterator[tuple[str, str, int]]:
-    for line in Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]:
-        name, columns = line.split(":", 1)
-        counts = columns.split()
-        yield name.strip(), "rx_dropped", int(counts[_RX_DROPPED])
-        yield name.strip(), "tx_dropped", int(counts[_TX_DROPPED])
+    for name, counted in psutil.net_io_counters(pernic=True, nowrap=False).items():
+        yield name, "rx_dropped", counted.dropin
+        yield name, "tx_dropped", counted.dropout
 
 
 def _sockets() -> Iterator[tuple[str, str, int]]:

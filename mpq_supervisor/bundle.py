@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from mpq_supervisor import __version__
+from mpq_supervisor.change import KEPT
 from mpq_supervisor.config import ConfigError, accept, read
 from mpq_supervisor.ctl import ask
 from mpq_supervisor.files import read_regular, reading_as, write_atomically
@@ -83,12 +84,13 @@ def main(options: Namespace) -> int:
 def collect(config: Path, runtime: Path) -> dict[str, str]:
     """All parts by their names, without secrets."""
     text = _try(lambda: _read(config))
+    before = _try(lambda: _read(config.with_name(config.name + KEPT)))
     state = _state_directory(text)
     parts = {
         "version": f"mpq {__version__}, {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n",
         "config/mpq.toml": text,
         "config/problems": _try(lambda: _problems(text)),
-        "config/unconfirmed.toml": _try(lambda: _read(state / "unconfirmed.toml")),
+        f"config/mpq.toml{KEPT}": before,
         "state/files": _try(
             lambda: _run(shlex.join(["ls", "-lan", *map(str, (config.parent, state, state / "portal", runtime))]))
         ),
@@ -100,7 +102,7 @@ def collect(config: Path, runtime: Path) -> dict[str, str]:
     for name, command in _COMMANDS.items():
         parts[name] = _run(command)
     parts |= dict(_processes())
-    known = _known(text, state)
+    known = _known(f"{text}\n{before}", state)
     return {name: scrub(part, known)[-MAX_PART:] for name, part in parts.items()}
 
 
@@ -201,7 +203,7 @@ def _state_directory(text: str) -> Path:
 
 
 def _known(text: str, state: Path) -> set[str]:
-    """What is in the files that hold secrets, line by line."""
+    """What is in the files that hold secrets, line by line; the configurations name them."""
     found = set(secret_addresses(text))
     for name in (*secret_files(text), str(state / "reset.key")):
         try:

@@ -15,6 +15,7 @@ import pytest
 
 from mpq_supervisor import bundle
 from mpq_supervisor.__main__ import main
+from mpq_supervisor.change import KEPT
 from mpq_supervisor.plan import HostPlan
 from mpq_supervisor.portal.history.samples import Batch, Row
 from mpq_supervisor.portal.history.store import Store
@@ -67,16 +68,20 @@ def test_no_secret_is_inside(
     tmp_path: Path, config: Path, pki_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, secret = pki_directory / "ship1.key", tmp_path / "webhook.secret"
-    said = "echo POST /T0/B1/very-secret failed, key open-sesame"
+    before = config.read_text().replace("very-secret", "older-secret")
+    (tmp_path / f"mpq.toml{KEPT}").write_text(before)
+    said = "echo POST /T0/B1/very-secret failed, key open-sesame; echo POST /T0/B1/older-secret failed"
     shown = f"{said}; cat {config} {key} {secret}; xxd -p -c 64 {tmp_path}/state/*"
     monkeypatch.setitem(bundle._COMMANDS, "logs/mpq", shown)
     parts = make(tmp_path / "one.tar.gz", config, tmp_path)
     everything = "\n".join(parts.values())
-    secrets = [*pieces(key.read_text()), "swordfish", HASH, "very-secret", "sesame", bytes(range(32)).hex()]
+    told = ["swordfish", HASH, "very-secret", "older-secret", "sesame"]
+    secrets = [*pieces(key.read_text()), *told, bytes(range(32)).hex()]
     assert len(secrets) > 4
     for one in secrets:
         assert one not in everything, one
-    assert 'name = "ann"' in parts["one/config/mpq.toml"]
+    for name in ("mpq.toml", "mpq.toml.before"):
+        assert 'name = "ann"' in parts[f"one/config/{name}"]
     assert "(removed)" in parts["one/logs/mpq"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import socket
 import sys
 import time
@@ -16,7 +15,7 @@ from mpq_supervisor.config import ConfigError, read
 from mpq_supervisor.lifecycle import State
 from mpq_supervisor.portal.alarm_models import NewSilence
 from mpq_supervisor.printable import printable
-from mpq_supervisor.requests import MAX_WAIT, SOCKET_NAME, Code, Request, Response, Verb
+from mpq_supervisor.requests import MAX_WAIT, SOCKET_NAME, WORD, Code, Request, Response, Verb
 from mpq_supervisor.table import alarm_table, host_table, rule_table, worker_page
 
 _DEFAULT_WAIT = 15.0
@@ -32,7 +31,7 @@ def main(args: list[str], program: str = "mpq-supervisor ctl") -> int:
     verb: Verb = "status" if options.command == "show" else options.command
     wait = getattr(options, "wait", 0.0)
     names = tuple(getattr(options, "names", ()))
-    if strange := [name for name in names if not re.fullmatch(r"[!-~]{1,128}", name)]:
+    if strange := [name for name in names if not WORD.fullmatch(name)]:
         what, code = ("packet", Code.USAGE) if verb == "classify" else ("name", Code.UNKNOWN)
         return _complain(program, f'"{strange[0]}" is no {what}', code)
     seconds = getattr(options, "confirm_within", 0.0)

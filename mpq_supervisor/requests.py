@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import Annotated, Literal
 
@@ -49,8 +50,9 @@ ALARM_VERBS: frozenset[Verb] = frozenset({"alarms", "acknowledge", "silence", "u
 """What the portal is asked for."""
 
 
-Word = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[!-~]*$(?!\n)")]
-"""A name, an address or an alarm: what is none is not even told in the log. (`$` alone lets a line end follow it.)"""
+WORD = re.compile(r"[!-~]{1,128}")
+"""A name, an address or an alarm: what is none is not even told in the log."""
+Word = Annotated[str, msgspec.Meta(pattern=rf"^({WORD.pattern})?$(?!\n)")]  # `$` alone lets a line end follow
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

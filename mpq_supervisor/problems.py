@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import Problem, join
-from mpq_supervisor.schema import Address, Network, Prefixes, SiteConfig
+from mpq_supervisor.schema import Address, Network, Prefixes, SiteConfig, Wan
 from mpq_worker.contract import TrafficClass
 
 _T = TypeVar("_T")
@@ -45,6 +45,13 @@ def each(items: Sequence[_T], path: str) -> Iterator[tuple[str, _T]]:
     return ((f"{path}[{index}]", item) for index, item in enumerate(items) if item is not None)
 
 
+def tunnels_of(config: SiteConfig) -> Iterator[tuple[str, Wan, dict[str, TrafficClass | None]]]:
+    """The readable WANs with their paths and tunnels."""
+    for place, wan in enumerate(config.wan):
+        if wan is not None:
+            yield f"wan[{place}]", wan, arithmetic.tunnel_names(config, arithmetic.suffix_of(place, wan), wan)
+
+
 def names_of(items: Sequence[object], path: str) -> tuple[str, ...]:
     """The paths of a list's names: what depends on there being a name depends on all of them."""
     return (path, *(f"{path}[{index}].name" for index in range(len(items))))
@@ -68,6 +75,7 @@ def is_host(address: Address) -> bool:
 
 
 def check_unicast(path: str, prefix: Network, problems: Problems) -> None:
+    """Of a prefix behind a host of ours; that one is everything is for others to say."""
     if prefix.prefixlen and not is_unicast(prefix):
         problems.add(path, f"{prefix} is multicast, loopback, link-local or mapped: no hosts can be there")
 
@@ -90,11 +98,13 @@ def check_interface_length(path: str, what: str, name: str, problems: Problems) 
 
 
 def check_prefixes(path: str, prefixes: Sequence[Prefixes], problems: Problems) -> None:
+    """None of a list at `path` may be everything."""
     for index, prefix in enumerate(prefixes):
         if not isinstance(prefix, str) and prefix.prefixlen == 0:
             problems.add(f"{path}[{index}]", f"{prefix} is everything: leave it out")
 
 
 def check_class(config: SiteConfig, path: str, traffic_class: TrafficClass, problems: Problems) -> None:
+    """A class that something of a site is to be carried by."""
     if traffic_class not in arithmetic.class_plans(config.classes):
         problems.add(path, f"{traffic_class.name.lower()} is not among this host's [[class]] entries")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from mpq_supervisor import arithmetic
 from mpq_supervisor.decode import join, nearest
 from mpq_supervisor.events import class_word
-from mpq_supervisor.problems import Problems, each, names_of
+from mpq_supervisor.problems import Problems, each, names_of, tunnels_of
 from mpq_supervisor.schema import MAX_FALLS, Alarm, Config, Portal, SiteConfig
 from mpq_worker.contract import Timing
 
@@ -26,6 +26,7 @@ _URL = re.compile(r"[!-~]+")
 
 
 def check_alarms(config: Config, portal: Portal, problems: Problems) -> None:
+    """Adds what is wrong with the alarms of `portal`, and with its webhook's URL."""
     alarms = list(each(portal.alarm, "portal.alarm"))
     problems.check_unique("alarm", "name", ((path, alarm.name) for path, alarm in alarms))
     known, unsure = _subjects(config)
@@ -60,11 +61,7 @@ def _check_thresholds(path: str, alarm: Alarm, problems: Problems) -> None:
 def _subjects(config: Config) -> tuple[set[str], tuple[str, ...]]:
     """Tunnels, WANs and classes (at a hub workers, listeners and classes), and the paths that they follow from."""
     if isinstance(config, SiteConfig):
-        groups = {
-            wan.name: arithmetic.tunnel_names(config, arithmetic.suffix_of(place, wan), wan)
-            for place, wan in enumerate(config.wan)
-            if wan is not None
-        }
+        groups = {wan.name: tunnels for _, wan, tunnels in tunnels_of(config)}
         suffixes = (f"wan[{place}].suffix" for place in range(len(config.wan)))
         matrix = ("matrix", *(join("matrix", name) for name in groups))
         unsure = (*names_of(config.wan, "wan"), *suffixes, *matrix, "class")

@@ -15,6 +15,7 @@ from mpq_supervisor.problems import (
     each,
     is_host,
     names_of,
+    tunnels_of,
 )
 from mpq_supervisor.schema import Address, Lan, Network, SiteConfig
 
@@ -97,12 +98,7 @@ def _of_all(address: Address, subnet: Network) -> str:
 
 
 def _check_parents(config: SiteConfig, lans: list[tuple[str, Lan]], problems: Problems) -> None:
-    tunnels = {
-        name: f"wan[{place}]"
-        for place, wan in enumerate(config.wan)
-        if wan is not None
-        for name in arithmetic.tunnel_names(config, arithmetic.suffix_of(place, wan), wan)
-    }
+    tunnels = {name: path for path, _, names in tunnels_of(config) for name in names}
     parents = {lan.interface: lan.parent for _, lan in lans}
     for path, lan in lans:
         if lan.parent == lan.interface:

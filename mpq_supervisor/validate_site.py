@@ -20,6 +20,7 @@ from mpq_supervisor.problems import (
     each,
     is_host,
     names_of,
+    tunnels_of,
 )
 from mpq_supervisor.schema import Inner, Prefixes, SiteConfig, Wan
 from mpq_supervisor.validate_lan import check_lans
@@ -125,11 +126,7 @@ def _check_tunnels(config: SiteConfig, problems: Problems) -> None:
     taken = {entry.interface: path for path, entry in each(config.wan, "wan")}
     taken |= {entry.interface: path for path, entry in each(config.lan, "lan")}
     names = {entry.name: path for path, entry in each(config.wan, "wan")}
-    for place, wan in enumerate(config.wan):
-        if wan is None:
-            continue
-        path = f"wan[{place}]"
-        tunnels = arithmetic.tunnel_names(config, arithmetic.suffix_of(place, wan), wan)
+    for path, wan, tunnels in tunnels_of(config):
         if not tunnels:
             problems.add(path, "carries none of this host's classes", join("matrix", wan.name))
         for name in tunnels:

@@ -216,13 +216,6 @@ def test_plan_has_a_name_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["plan", "--runtime-dir", str(tmp_path)]) == 4
 
 
-def test_make_help_names_every_target() -> None:
-    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    phony = makefile.partition(".PHONY:")[2].partition("\n\n")[0].replace("\\", " ").split()
-    shown = {line.partition(":")[0] for line in makefile.splitlines() if " ## " in line}
-    assert set(phony) - shown == {"help", "install-files"}
-
-
 def test_checking_loads_no_tunnel_code() -> None:
     """Subcommands are imported when they are run, and none of them loads what only workers need."""
     code = (

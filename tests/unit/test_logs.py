@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from mpq_supervisor import logs
 from mpq_supervisor.events import MESSAGE_ID, Kind, Marks
 from mpq_supervisor.journald import Journal
@@ -49,12 +51,15 @@ def test_journal_is_known_by_its_descriptor() -> None:
     os.close(write)
 
 
-def test_a_line_stays_one_whatever_names_are_in_it() -> None:
+def test_a_line_stays_one_whatever_names_are_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())  # is there again afterwards
+    logs.set_up({})
     names = "br2\n2026-01-01 INFO control: uid 0: stop all", "\x1b[2J\x9b\u202e"
     for name, shown in zip(
         names, (r"br2\n2026-01-01 INFO control: uid 0: stop all", r"\x1b[2J\x9b\u202e"), strict=True
     ):
-        record = logs.Record("x", logging.INFO, "", 0, "control: uid 1: stop %s", (name,), None)
+        record = logging.getLogger().makeRecord("x", logging.INFO, "", 0, "control: uid 1: stop %s", (name,), None)
         assert logging.Formatter().format(record) == f"control: uid 1: stop {shown}"
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from mpq_supervisor.arithmetic import overlaps
 from tests.unit.test_config import HUB, SITE, changed, problems_of
 
 _WAN6 = 'name = "wan6"\ninterface = "wan6"'
@@ -58,9 +56,6 @@ SITE_MISTAKES = [
     (("[supervisor]", '[matrix]\nwan6 = ["bulk", "bulk"]\n[supervisor]'), "matrix.wan6[1]", "twice"),
     (("[supervisor]", '[[class]]\nname = "bulk"\n[supervisor]'), "rule[0].class", "critical is not among"),
     (("[supervisor]", "[[class]]\nname='bulk'\n[[class]]\nname='bulk'\n[supervisor]"), "class[1].name", "taken"),
-    (('wan = "wan5"', 'wan = "wan55"'), "lan[1].wan", 'no WAN "wan55" (did you mean "wan5"?)'),
-    (('name = "lan2"', 'name = "lan1"'), "lan[1].name", "taken"),
-    (('interface = "lan2"', 'interface = "lan1"'), "lan[1].interface", "taken: lan[0]"),
     (('protocol = "tcp"', ""), "rule[2].ports", "need protocol"),
     (("dscp = [46]\n\n[[rule]]", "dscp = [64]\n\n[[rule]]"), "rule[1].dscp[0]", "<= 63"),
     (('name = "web"', 'name = "voice"'), "rule[2].name", '"voice" is taken: rule[0]'),
@@ -72,40 +67,6 @@ SITE_MISTAKES = [
     (('name = "web"', 'name = "other"'), "rule[2].name", "is what matches no rule"),
     (("dscp = [46]", 'source = ["10.0.0.1/8"]'), "rule[1].source[0]", "has host bits set"),
     (("dscp = [46]", """source = ["fe80::%'; reboot; '/64"]"""), "rule[1].source[0]", "has a zone"),
-    ((_LAN1, _LAN1 + '\naddress = ["fd00:5::1%lan1/64"]'), "lan[0].address[0]", "has a zone"),
-    ((_LAN1, _LAN1 + '\nprefixes = ["fd00:5::%lan1/64"]'), "lan[0].prefixes[0]", "has a zone"),
-    ((_LAN1, _LAN1 + '\nprefixes = ["172.17.0.1/16"]'), "lan[0].prefixes[0]", "has host bits set"),
-    (
-        (_LAN1, _LAN1 + '\nprefixes = ["10.200.0.0/16"]'),
-        "lan[0].prefixes[0]",
-        "overlaps 10.200.10.0/24 of inner.ipv4",
-    ),
-    ((_LAN1, _LAN1 + '\nprefixes = ["10.200.12.64/28"]'), "lan[0].prefixes[0]", "of inner.ipv4 (wan[2])"),
-    ((_LAN1, _LAN1 + '\nprefixes = ["fd6d:7071::/60"]'), "lan[0].prefixes[0]", "of inner.ipv6 (wan[0])"),
-    ((_LAN1, _LAN1 + '\naddress = ["10.200.11.1/30"]'), "lan[0].address[0]", "of inner.ipv4 (wan[1])"),
-    ((_LAN1, _LAN1 + '\naddress = ["::ffff:172.16.1.1/120"]'), "lan[0].address[0]", "no address of a host"),
-    ((_LAN1, _LAN1 + '\naddress = ["fd00::1/64", "FD00:0::1/80"]'), "lan[0].address[1]", "fd00::1 is there twice"),
-    ((_LAN1, _LAN1 + '\naddress = ["172.16.1.1/0"]'), "lan[0].address[0]", "makes everything a neighbour"),
-    ((_LAN1, _LAN1 + '\naddress = ["172.16.1.0/24"]'), "lan[0].address[0]", "172.16.1.0 is 172.16.1.0/24 itself"),
-    ((_LAN1, _LAN1 + '\naddress = ["172.16.1.255/24"]'), "lan[0].address[0]", "is the broadcast address of 172.16"),
-    ((_LAN1, _LAN1 + '\naddress = ["172.16.1.3/30"]'), "lan[0].address[0]", "is the broadcast address of 172.16"),
-    ((_LAN1, _LAN1 + '\naddress = ["fd00:5::/64"]'), "lan[0].address[0]", "itself, that of all its routers"),
-    (
-        (_LAN1, f'{_LAN1}\naddress = "172.16.1.1/30"\nprefixes = ["172.17.0.0/16"]\ngateway = "172.16.1.3"'),
-        "lan[0].gateway[0]",
-        "172.16.1.3 is the broadcast address of 172.16.1.0/30",
-    ),
-    ((_LAN1, _LAN1 + '\nprefixes = ["::ffff:172.16.0.0/112"]'), "lan[0].prefixes[0]", "mapped"),
-    ((_LAN1, _LAN1 + '\nprefixes = ["224.0.0.0/4"]'), "lan[0].prefixes[0]", "multicast"),
-    ((_LAN1, _LAN1 + '\nprefixes = ["fe80::/64"]'), "lan[0].prefixes[0]", "link-local"),
-    ((_LAN1, _LAN1 + '\nvlan = 1\nparent = "cr2"'), "lan[0].parent", '"cr2" is a tunnel of wan[1]'),
-    (
-        (_LAN1, _LAN1 + '\nprefixes = ["172.17.0.0/16"]\ngateway = "0.0.0.0"'),
-        "lan[0].gateway[0]",
-        "no address of a host",
-    ),
-    ((_LAN1, _LAN1 + '\nprefixes = ["fd00::/64"]\ngateway = "ff02::1"'), "lan[0].gateway[0]", "no address of a host"),
-    ((_LAN1, _LAN1 + '\nprefixes = ["fd00::/64"]\ngateway = "::1"'), "lan[0].gateway[0]", "no address of a host"),
     (("dscp = [46]", 'source = ["::/0"]'), "rule[1].source[0]", "is everything: leave it out"),
     (
         ("dscp = [46]", 'source = ["@offic"]\n[set.office]\nports = [1]'),
@@ -117,34 +78,6 @@ SITE_MISTAKES = [
     (("[supervisor]", "[set.office]\n[supervisor]"), "set.office", "is empty"),
     (("[supervisor]", '[set."a b"]\nports = [1]\n[supervisor]'), 'set."a b"', "no name of a set"),
     (("[supervisor]", '[set.a]\nprefixes = ["@b"]\n[supervisor]'), "set.a.prefixes[0]", "does not appear"),
-    (('interface = "lan1"', 'interface = "lan1"\nclass = "voice"'), "lan[0].class", "must be one of critical"),
-    ((_LAN1, _LAN1 + "\nvlan = 11"), "lan[0].parent", "is missing, the other is there"),
-    ((_LAN1, _LAN1 + '\nparent = "eth0"'), "lan[0].vlan", "is missing, the other is there"),
-    ((_LAN1, _LAN1 + '\nvlan = 11\nparent = "lan1"'), "lan[0].parent", "is the interface itself"),
-    ((_LAN1, _LAN1 + '\nvlan = 4095\nparent = "eth0"'), "lan[0].vlan", "<= 4094"),
-    ((_LAN1, _LAN1 + '\naddress = "172.16.1.1"'), "lan[0].address[0]", "needs the length of its prefix"),
-    ((_LAN1, _LAN1 + '\naddress = "224.0.0.1/24"'), "lan[0].address[0]", "no address of a host"),
-    ((_LAN1, _LAN1 + '\ngateway = "172.16.1.2"'), "lan[0].gateway[0]", "nothing is behind 172.16.1.2"),
-    (
-        (_LAN1, f'{_LAN1}\nprefixes = ["10.0.0.0/8"]\ngateway = ["10.9.9.9", "10.9.9.8"]'),
-        "lan[0].gateway[1]",
-        "second",
-    ),
-    ((_LAN1, f'{_LAN1}\nprefixes = ["0.0.0.0/0"]'), "lan[0].prefixes[0]", "is everything"),
-    (
-        (
-            _LAN1,
-            f'{_LAN1}\nmasquerade = false\nprefixes = ["192.168.0.0/16"]\nwan = "wan4"\n[[lan]]\nname = "l"\n'
-            'interface = "l"\nclass = "bulk"\nmasquerade = false\naddress = "192.168.1.1/24"',
-        ),
-        "lan[1].masquerade",
-        "is false, as in lan[0], which has the same addresses",
-    ),
-    (
-        (_LAN1, f'{_LAN1}\naddress = "10.0.0.1/30"\nprefixes = ["10.9.0.0/16"]\ngateway = "10.0.0.5"'),
-        "lan[0].gateway[0]",
-        "10.0.0.5 is in no subnet of lan[0].address",
-    ),
     (("[supervisor]", "[supervisor]\ntable_base = 240"), "supervisor.table_base", "253, which is the kernel's"),
     (("[supervisor]", "[supervisor]\ntable_base = 265"), "supervisor.table_base", "255, which is the kernel's"),
     (("[supervisor]", "[supervisor]\ntable_base = 10"), "supervisor.table_base", ">= 11"),
@@ -237,39 +170,6 @@ def test_revoked_site_leaves_its_number_to_another() -> None:
     assert problems_of(changed(HUB, (_SHIP1, "revoked = true\nnumber = 1 "))) == []
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        'prefixes = ["fd00:1::/64"]\ngateway = "fe80::2"',
-        'prefixes = ["fd00:1::/64"]\ngateway = "fe80::2"\naddress = "fd00:2::1/64"',
-        'prefixes = ["172.17.0.0/16"]\ngateway = "172.16.1.2"\naddress = "fd00:2::1/64"',
-        'address = ["172.16.1.1/24", "172.16.1.2/24", "FD00::0:1/64"]',
-        'address = ["172.16.1.0/32", "192.0.2.0/31", "192.0.2.3/31", "fd00::/128", "fd00:1::/127"]',
-        'address = ["172.16.0.255/23", "fd00::ffff:ffff:ffff:ffff/64"]',
-    ],
-)
-def test_lans_that_are_good(lines: str) -> None:
-    assert problems_of(changed(SITE, (_LAN1, f"{_LAN1}\n{lines}"))) == []
-
-
-def test_gateway_that_is_the_host_itself() -> None:
-    lines = 'prefixes = ["172.17.0.0/16"]\ngateway = "172.16.1.1"\naddress = "172.16.1.1/24"'
-    (problem,) = problems_of(changed(SITE, (_LAN1, f"{_LAN1}\n{lines}")))
-    assert problem == "lan[0].gateway[0]: 172.16.1.1 is this host itself"
-
-
-def test_vlans_on_each_other() -> None:
-    lan = '[[lan]]\nname = "{0}"\ninterface = "{0}"\nparent = "{1}"\nvlan = 7\nwan = "wan4"\n'
-    text = SITE + lan.format("a", "b") + lan.format("b", "c")
-    assert problems_of(text) == []
-    found = problems_of(text + lan.format("c", "a"))
-    assert found == [
-        'lan[3].parent: "b" stands on a itself',
-        'lan[4].parent: "c" stands on b itself',
-        'lan[5].parent: "a" stands on c itself',
-    ]
-
-
 def test_edges_that_are_good() -> None:
     for base in (11, 199, 266):  # no table of 253, 254, 255 among base - 10 to base + 29
         assert problems_of(changed(SITE, ("[supervisor]", f"[supervisor]\ntable_base = {base}"))) == []
@@ -321,94 +221,6 @@ expires = 2027-12-31
 def test_portal(sample: str, lines: str, problem: str | None) -> None:
     found = problems_of(sample + PORTAL.format(lines=lines, hash="0" * 64))
     assert found == ([] if problem is None else [problem])
-
-
-@pytest.mark.parametrize(
-    ("alarm", "problem"),
-    [
-        ('kind = "loss", above = 0.99', None),
-        ('kind = "loss", above = 5', "above: 5 is never exceeded: the value is a ratio of lost to sent, from 0 to 1"),
-        ('kind = "loss", above = 1', "above: 1 is never exceeded"),
-        ('kind = "loss", above = inf', "above: inf is never exceeded"),
-        ('kind = "loss", above = nan', "above: Expected `float` >= 0.0"),
-        ('kind = "asymmetric", above = 10', "above: 10 is never exceeded"),
-        ('kind = "rtt", above = 300', "above: 300 is never exceeded: the value is seconds"),
-        ('kind = "rtt", above = 29', None),
-        ('kind = "flapping", above = 1000', "above: 1000 is never exceeded"),
-        ('kind = "flapping", above = 3, seconds = 0', "seconds: is what falls are counted over: must be above 0"),
-        ('kind = "quota", above = 100_000', None),
-        ('kind = "quota", above = inf', "above: inf is never exceeded"),
-        ('kind = "quota"', "above: is missing"),
-        ('kind = "down", above = 1', "above: is not for `down`"),
-        ('kind = "down", clear = 1', "clear: is not for `down`"),
-        ('kind = "rtt", above = 0.1, clear = inf', "clear: is above `above`"),
-        ('kind = "down", of = ["critical"]', None),
-        (
-            'kind = "down", of = ["critical", "crit"]',
-            'of[1]: no tunnel, WAN or class "crit" (did you mean "critical"?)',
-        ),
-        ('kind = "down", of = ["all"]', 'of[0]: no tunnel, WAN or class "all"'),
-    ],
-)
-@pytest.mark.parametrize("sample", [SITE, HUB], ids=["site", "hub"])
-def test_alarms(sample: str, alarm: str, problem: str | None) -> None:
-    found = problems_of(sample + f'[portal]\nalarm = [{{ name = "a", {alarm} }}]\n')
-    if problem is None:
-        assert found == []
-    else:
-        assert len(found) == 1
-        assert found[0].startswith(f"portal.alarm[0].{problem}")
-
-
-@pytest.mark.parametrize(
-    ("sample", "words"),
-    [
-        (SITE, ["cr1", "df3", "wan4", "wan6", "bulk"]),
-        (changed(SITE, ("[supervisor]", "[matrix]\nwan6 = []\n[supervisor]")), ["mpq6", "all"]),
-        (HUB, ["mt4", "mt5.critical", "bulk"]),
-    ],
-)
-def test_whom_an_alarm_may_be_of(sample: str, words: list[str]) -> None:
-    assert problems_of(sample + f'[portal]\nalarm = [{{ name = "a", kind = "down", of = {words} }}]\n') == []
-
-
-def test_whom_an_alarm_is_of_is_not_asked_where_the_names_cannot_be_read() -> None:
-    alarm = '[portal]\nalarm = [{ name = "a", kind = "down", of = ["cr3", "wan9"] }]\n'
-    (found,) = problems_of(changed(SITE, (_WAN6, 'name = "wan 6"\ninterface = "wan6"')) + alarm)
-    assert found.startswith("wan[2].name: ")
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("https://alarms.example.net/a?b=c&d=%20#e", None),
-        ("http://[2001:db8::1]:8080/x", None),
-        ("http://192.0.2.1", None),
-        ("http://xn--bcher-kva.example./", None),
-        ("ftp://x", "must begin with https:// or http://"),
-        ("https://", "its host is neither a name nor an address"),
-        ("https:///x", "its host is neither a name nor an address"),
-        ("https://a b/", "has a space or a character that is not ASCII"),
-        ("https://bücher.example/", "has a space or a character that is not ASCII"),
-        ("https://a/ä", "has a space or a character that is not ASCII"),
-        ("https://a:99999/", "its host or port cannot be read"),
-        ("https://a:https/", "its host or port cannot be read"),
-        ("https://a:0/", "port 0 is nobody's"),
-        ("https://[::1/", "its host or port cannot be read"),
-        ("https://ann:secret@a/", "has a user or a password, which are not sent"),
-        ("https://" + "x" * 64 + ".example/", "its host is neither a name nor an address"),
-        ("https://a..b/", "its host is neither a name nor an address"),
-        ("https://%41/", "its host is neither a name nor an address"),
-        ("https://[v1.x]/", "its host or port cannot be read"),
-    ],
-)
-def test_webhooks(url: str, problem: str | None) -> None:
-    found = problems_of(SITE + f'[portal]\nwebhook = {{ url = "{url}", secret_file = "/s" }}\n')
-    if problem is None:
-        assert found == []
-    else:
-        assert [line.startswith(f"portal.webhook.url: {problem}") for line in found] == [True]
-        assert "secret" not in found[0]
 
 
 @pytest.mark.parametrize(
@@ -510,15 +322,3 @@ def test_what_is_beside_it_is_looked_at(sample: str, changes: list[tuple[str, st
     """All problems come at once, also those of a section in which something cannot be read."""
     found = {line.split(": ")[0] for line in problems_of(changed(sample, *changes))}
     assert found == set(places.split())
-
-
-def test_who_has_addresses_in_common() -> None:
-    texts = {
-        "a": ["10.0.0.0/8"],
-        "b": ["10.1.0.0/16", "fd00::/8"],
-        "c": ["11.0.0.0/8", "fd00:1::/64"],
-        "d": ["9.0.0.0/8"],
-    }
-    networks = {name: [ip_network(text) for text in prefixes] for name, prefixes in texts.items()}
-    assert overlaps(networks) == [("a", "b"), ("b", "c")]
-    assert overlaps({"z": networks["b"], **networks}) == [("z", "a"), ("z", "b"), ("z", "c"), ("a", "b"), ("b", "c")]

@@ -349,15 +349,18 @@ def test_what_cannot_be_confirmed_for_good_waits_on(host: Host, disk: Disk) -> N
     assert not host.kept.exists()
 
 
+def commit(host: Host) -> None:
+    host.running.commit(60.0)
+
+
 Deed = Callable[[Host], object]
-COMMIT: Deed = lambda host: host.running.commit(60.0)  # noqa: E731
 DEEDS: dict[str, tuple[tuple[Deed, ...], int]] = {
-    "confirmed": ((COMMIT, lambda host: host.running.confirm()), 1300),
-    "reloaded": ((COMMIT, lambda host: host.running.reload()), 1300),
-    "expired": ((COMMIT, Host.expire), 1400),
-    "committed twice": ((COMMIT, COMMIT), 1400),
-    "committed again": ((COMMIT, Host.expire, COMMIT, lambda host: host.running.confirm()), 1300),
-    "reloaded in the end": ((COMMIT, Host.expire, lambda host: host.running.reload()), 1300),
+    "confirmed": ((commit, lambda host: host.running.confirm()), 1300),
+    "reloaded": ((commit, lambda host: host.running.reload()), 1300),
+    "expired": ((commit, Host.expire), 1400),
+    "committed twice": ((commit, commit), 1400),
+    "committed again": ((commit, Host.expire, commit, lambda host: host.running.confirm()), 1300),
+    "reloaded in the end": ((commit, Host.expire, lambda host: host.running.reload()), 1300),
 }
 """What is done one after the other, and what a start runs after all of it; 1400 ran before, the file says 1300."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from itertools import takewhile
 from typing import NamedTuple
 
 from mpq_worker.contract import Limits
@@ -99,7 +100,7 @@ class Admission:
 
     def overdue(self, now: float) -> list[Peer]:
         """Those whose time is over, from now on no strangers any more."""
-        places = [place for place in self._places if place.until <= now]
+        places = list(takewhile(lambda place: place.until <= now, self._places))
         for place in places:
             self._free(place)
         peers = [place.peer for place in places if place.peer is not None]

@@ -205,9 +205,10 @@ class Driver:
             except OSError:  # EIO: interface down; EINVAL: the kernel finds no IP packet in it
                 core.drop(DropReason.TUN)
         while (message := self._unsent or core.poll_message()) is not None:
-            self._unsent = None if self._tell(message) else message
-            if self._unsent is not None:
+            self._unsent = message
+            if not self._tell(message):
                 break  # the supervisor is stopped; again with the next heartbeat
+            self._unsent = None
         if core.stopped:
             self._finish()
             return

@@ -100,16 +100,16 @@ class Endpoint:
         peer = self._by_cid.get(header.destination_cid) or self._on_unknown(header, data, addr, now)
         if peer is None:
             return
-        if not peer.may_be_slow(now, is_long=header.is_long, is_trusted=self._is_trusted(peer)):
+        if not peer.take_share(now, is_long=header.is_long, is_trusted=self._is_trusted(peer)):
             self.drop(DropReason.CONTROL)
-        else:
-            dropped = peer.session.handle_datagram(data, addr, now)
-            if dropped is not None:
-                self.drop(dropped)
-            peer.note_inbound(now)
-            self._drain_events(peer, now)
-            if peer in self._peers:
-                self._after_inbound(peer)
+            return
+        dropped = peer.session.handle_datagram(data, addr, now)
+        if dropped is not None:
+            self.drop(dropped)
+        peer.note_inbound(now)
+        self._drain_events(peer, now)
+        if peer in self._peers:
+            self._after_inbound(peer)
 
     def handle_packet(self, packet: bytes, now: float) -> None:
         """An IP packet from the TUN."""

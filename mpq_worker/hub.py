@@ -255,10 +255,9 @@ class HubTunnel(Endpoint):
         if foreign or not claims.inner:
             wanted = ", ".join(sorted(foreign)) or "no address"
             raise PeerFault(Refusal.ADDRESS, f"{identity} asks for {wanted}, which is not its own")
-        guest.site, guest.inner, guest.admitted_at = site, tuple(dict.fromkeys(claims.inner)), now
-        guest.allowed = parse_prefixes({*claims.inner, *site.prefixes})
-        self._permit(peer, guest.allowed)
+        guest.inner, guest.admitted_at = tuple(dict.fromkeys(claims.inner)), now
         guest.movable = MOVE in claims.features
+        self._assign(peer, guest, site)
         self._admission.admit(peer)
         for other in self._standing_by(claims.inner):  # its worker has died; there is never more than one
             other.standby = False
@@ -295,7 +294,7 @@ class HubTunnel(Endpoint):
 
     def _hurry(self, site: SiteEntry) -> None:
         """A site that reconnects all the time has only so many connections draining."""
-        draining = [peer for _, peer in self._draining if peer in self._guests and self._guests[peer].site is site]
+        draining = [peer for _, peer in self._draining if peer in self._guests and self._guests[peer].site == site]
         for peer in draining[:-MAX_OF_SITE]:
             peer.session.close()
             self._dirty[peer] = None
@@ -350,11 +349,15 @@ class HubTunnel(Endpoint):
             self._routes.discard(parse_prefixes(site.prefixes))
         for peer, guest in self._guests.items():
             if guest.site is not None and guest.site.identity in changed:
-                guest.site = self._sites[guest.site.identity]
-                guest.allowed = parse_prefixes({*guest.inner, *guest.site.prefixes})
-                self._permit(peer, guest.allowed)
+                site = self._sites[guest.site.identity]
+                self._assign(peer, guest, site)
                 if self._is_current(peer):
-                    self._routes.set(parse_prefixes(guest.site.prefixes), peer)
+                    self._routes.set(parse_prefixes(site.prefixes), peer)
+
+    def _assign(self, peer: Peer, guest: _Guest, site: SiteEntry) -> None:
+        """It is a connection of `site`, and may send from what is that one's."""
+        guest.site, guest.allowed = site, parse_prefixes({*guest.inner, *site.prefixes})
+        self._permit(peer, guest.allowed)
 
     def _standing_by(self, inner: tuple[str, ...]) -> list[Peer]:
         """Connections of a site's new worker that wait for its `Take`."""

@@ -49,19 +49,18 @@ class Peer:
         self._path = PathMeter()
         self._mtu = transport.inner_mtu
         self._opened = session.opened
-        self._slow, self._strange, self._handshake = (
-            Budget(*SLOW),
-            Budget(*SLOW_OF_STRANGERS),
-            Budget(*SLOW_IN_HANDSHAKE),
-        )
+        self._slow = Budget(*SLOW)
+        self._slow_of_stranger = Budget(*SLOW_OF_STRANGERS)
+        self._slow_in_handshake = Budget(*SLOW_IN_HANDSHAKE)
 
-    def may_be_slow(self, now: float, *, is_long: bool, is_trusted: bool) -> bool:
-        """Whether Python may look at one more packet: always where the native loop has no part, or is kept out."""
+    def take_share(self, now: float, *, is_long: bool, is_trusted: bool) -> bool:
+        """Whether Python may look at one more packet, which then counts: always where the native loop has no part, or
+        is kept out."""
         if is_long:
-            return self._handshake.take(now)
+            return self._slow_in_handshake.take(now)
         if self.path is None or self._held:
             return True
-        return (self._slow if is_trusted else self._strange).take(now)
+        return (self._slow if is_trusted else self._slow_of_stranger).take(now)
 
     def note_inbound(self, now: float) -> None:
         """Call after a datagram was handled: only a packet that opens, and is no replay, is a sign of life."""

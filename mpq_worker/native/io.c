@@ -156,10 +156,11 @@ int io_wake(struct io *io) {
             io->timer_at = 0;
     }
     datapath_flush(io->dp, clock_now());
-    if (result < 0 || datapath_asks(io->dp))
-        return result < 0 ? result : 1;
-    arm(io);
-    return 0;
+    if (result == 0)
+        result = datapath_asks(io->dp);
+    if (result == 0)
+        arm(io);
+    return result;
 }
 
 /* ------------------------------------------------------------------ TUN */

@@ -28,7 +28,7 @@ def test_all_the_lost_are_reset_once_each_where_they_were() -> None:
 
 @pytest.mark.parametrize("number", [20, MAX_STATUS])
 def test_many_are_spread(number: int) -> None:
-    """A few at once; 20 within 60 ms, as many as a report names within 1.25 s."""
+    """A few at once; 20 within 60 ms, as many as a report names within 1.16 s."""
     resets = Resets(KEY, lost(number), 100.0)
     assert len(resets.due(100.0)) == AT_ONCE
     now = resets.deadline()

@@ -35,6 +35,7 @@ from mpq_worker.endpoint import Endpoint
 from mpq_worker.errors import PeerFault
 from mpq_worker.hub import HubTunnel
 from mpq_worker.inner import addresses
+from mpq_worker.peer import Peer
 from mpq_worker.quic.header import parse_header
 from mpq_worker.quic.session import Address
 from mpq_worker.tunnel import SiteTunnel
@@ -80,23 +81,22 @@ def datagrams() -> Target:
 
 def mutations() -> Target:
     """A good packet of an established connection, changed or cut, does not open."""
-    packets: list[tuple[Callable[[], Endpoint], bytes, Any]] = []
+    packets: list[tuple[Endpoint, Peer, bytes, Address]] = []
     for role, make, source in (("hub", ends.hub_of_one, SITE_ADDRESS), ("site", ends.site, HUB_ADDRESS)):
         core, peer = make()
         payload = b"\x31\x40\x65\x00" + bytes(100)
-        packets.append((lambda core=core: core, ends.seal(peer.session, role, payload, 7), source))  # type: ignore[misc]
+        packets.append((core, peer, ends.seal(peer.session, role, payload, 7), source))
     clock = count(NOW)
 
     def run(data: bytes) -> None:
-        make, packet, source = packets[data[0] & 1]
-        core, now = make(), next(clock)
+        core, peer, packet, source = packets[data[0] & 1]
+        now = next(clock)
         mangled = bytearray(packet)
         for where, mask in zip(data[1::2], data[2::2], strict=False):
             mangled[where % len(mangled)] ^= mask
         cut = bytes(mangled[: len(mangled) - data[0] // 2])
         if cut == packet:
             return
-        (peer,) = core._peers
         before = peer.session.opened
         core.handle_udp(cut, source, now)
         quiet(core, now)
@@ -209,13 +209,11 @@ def payloads() -> Target:
 def tun_packets() -> Target:
     """IP packets from a TUN: taken, or dropped and counted as one."""
     made: list[tuple[Endpoint, Endpoint]] = []
-    count = 0
+    number = count()
 
     def run(data: bytes) -> None:
-        nonlocal count
-        if count % RENEWED == 0:
+        if next(number) % RENEWED == 0:
             made[:] = [(ends.hub_of_one()[0], ends.site()[0])]
-        count += 1
         core = made[0][data[0] & 1]
         before = taken(core) + ends.drops(core)
         core.handle_packet(data[1:], NOW)

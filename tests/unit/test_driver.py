@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,15 +13,25 @@ from mpq_worker.driver import Driver
 
 
 def test_what_meets_a_full_channel_is_said_later_and_once() -> None:
+    said: list[FromWorker] = [PeerMoved(("10.200.11.5",)), Drained()]
     ours, theirs = pair()
     with ours, theirs:
         supervisor: Channel[FromWorker] = Channel(theirs, FromWorker)
-        blocked(Driver(Channel[ToWorker](ours, ToWorker), cast(Any, None), cast(Any, None)), supervisor)
+        driver = driver_of(Channel(ours, ToWorker), said)
+        while driver._tell(Heartbeat(1, 1)):
+            pass
+        driver._flush(0.0)
+        driver._flush(0.1)
+        assert [message for message in everything(supervisor) if not isinstance(message, Heartbeat)] == []
+        driver._flush(0.2)
+        driver._flush(0.3)
+        assert everything(supervisor) == said
 
 
-def blocked(driver: Driver, supervisor: Channel[FromWorker]) -> None:
-    said: list[FromWorker] = [PeerMoved(("10.200.11.5",)), Drained()]
+def driver_of(channel: Channel[ToWorker], said: Iterable[FromWorker]) -> Driver:
+    """With a core that has nothing but these words to say."""
     words = deque(said)
+    driver = Driver(channel, cast(Any, None), cast(Any, None))
     driver._core = cast(
         Any,
         SimpleNamespace(
@@ -32,14 +43,7 @@ def blocked(driver: Driver, supervisor: Channel[FromWorker]) -> None:
         ),
     )
     driver._socket, driver._links = cast(Any, object()), cast(Any, SimpleNamespace(look=lambda now: None))
-    while driver._tell(Heartbeat(1, 1)):
-        pass
-    driver._flush(0.0)
-    driver._flush(0.1)
-    assert [message for message in everything(supervisor) if not isinstance(message, Heartbeat)] == []
-    driver._flush(0.2)
-    driver._flush(0.3)
-    assert everything(supervisor) == said
+    return driver
 
 
 def everything(channel: Channel[FromWorker]) -> list[FromWorker]:

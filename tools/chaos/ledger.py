@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-from tools import namespaces
-from tools.setns import inside
 from tools.system import SIDES, System
-from tools.topology import ROLES, Role
+from tools.topology import ROLES
 
 _Key = tuple[str, int | None, str]  # who, as which process, why
 _BUFFERS = ("RcvbufErrors", "SndbufErrors")
@@ -45,15 +42,10 @@ class Ledger:
         for line, stats in self._system.lab.relay.stats().items():
             yield (f"relay {line}", None, "dropped"), stats.overflow + stats.refused + stats.missed
         for role in ROLES:
-            yield from ((((f"{role} {who}"), None, why), count) for who, why, count in self._kernel(role))
-
-    def _kernel(self, role: Role) -> list[tuple[str, str, int]]:
-        namespace = os.open(namespaces.NETNS / self._system.lab.name(role), os.O_RDONLY)
-        try:
-            with inside(namespace):
-                return [*_interfaces(), *_sockets()]
-        finally:
-            os.close(namespace)
+            with self._system.inside(role):
+                counts = [*_interfaces(), *_sockets()]
+            for who, why, count in counts:
+                yield (f"{role} {who}", None, why), count
 
 
 def _interfaces() -> Iterator[tuple[str, str, int]]:

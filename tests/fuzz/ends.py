@@ -22,11 +22,10 @@ from mpq_worker.quic.session import Session
 from mpq_worker.routes import parse_prefixes
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import CONTEXT_PROBE_REPLY, VERSIONS, ControlReader, Welcome, encode_probe
-from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, World
+from tests.sim.conftest import HUB_ADDRESS, HUB_INNER, SITE_INNER, World
 
 NOW = 1000.0
 SITE_ADDRESS = ("100.64.5.2", 46011, b"")
-SITE_INNER = "10.200.11.5"
 STRANGER = ("192.0.2.99", 999, b"")
 _SUITE = CipherSuite.AES_128_GCM_SHA256
 _SECRETS = {"site": b"s" * 32, "hub": b"h" * 32}
@@ -160,6 +159,11 @@ def quiet(core: Endpoint, now: float = NOW) -> list[FromWorker]:
     core.poll_transmit(now)
     while core.poll_packet() is not None:
         pass
+    return messages_of(core)
+
+
+def messages_of(core: Endpoint) -> list[FromWorker]:
+    """Its messages alone, taken away."""
     messages: list[FromWorker] = []
     while (message := core.poll_message()) is not None:
         messages.append(message)

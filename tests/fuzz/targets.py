@@ -19,13 +19,10 @@ from aioquic.quic.packet import QuicProtocolVersion
 
 from mpq_supervisor import guard, ruleset
 from mpq_supervisor.config import ConfigError, parse
-from mpq_supervisor.incarnation import Incarnation, Surroundings
-from mpq_supervisor.lifecycle import Life, Policy, State
+from mpq_supervisor.lifecycle import Life, State
 from mpq_supervisor.orders import configure_hub, configure_site
-from mpq_supervisor.plan import HostPlan, HubWorkerPlan, make_plan
-from mpq_supervisor.process import Worker
+from mpq_supervisor.plan import HubWorkerPlan, make_plan
 from mpq_supervisor.requests import Code, Response, decode_request
-from mpq_supervisor.signer import Signer
 from mpq_supervisor.status import HostStatus, worker_status
 from mpq_supervisor.table import host_table, worker_page
 from mpq_worker import contract
@@ -41,8 +38,9 @@ from mpq_worker.quic.session import Address
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import ControlReader
 from tests.fuzz import ends
-from tests.fuzz.ends import NOW, SITE_ADDRESS, SITE_INNER, STRANGER, quiet
-from tests.sim.conftest import HUB_ADDRESS
+from tests.fuzz.ends import NOW, SITE_ADDRESS, STRANGER, messages_of, quiet
+from tests.fuzz.supervised import supervised
+from tests.sim.conftest import HUB_ADDRESS, SITE_INNER
 from tests.sim.packets import initial
 from tests.unit.test_network import HUB as HUB_TOML
 from tests.unit.test_network import SITE as SITE_TOML
@@ -368,13 +366,6 @@ def split(data: bytes, most: int) -> list[bytes]:
     return [part for part in parts if part]
 
 
-def messages_of(core: Endpoint) -> list[contract.FromWorker]:
-    messages: list[contract.FromWorker] = []
-    while (message := core.poll_message()) is not None:
-        messages.append(message)
-    return messages
-
-
 def check_books(core: Endpoint) -> None:
     """Whatever the core knows is of connections that it has."""
     assert set(core._by_cid.values()) <= core._peers
@@ -383,42 +374,3 @@ def check_books(core: Endpoint) -> None:
         assert set(core._guests) == core._peers
         assert set(core._admission._strangers) <= core._peers
         assert set(core._current.values()) <= core._peers
-
-
-def supervised(plan: HostPlan) -> tuple[Worker, Incarnation]:
-    """The supervisor's side of a worker and of its process, with nothing but that around them."""
-    timer = SimpleNamespace(cancel=lambda: None)
-    loop = SimpleNamespace(
-        time=lambda: NOW,
-        call_later=lambda *args: timer,
-        call_soon=lambda *args: None,
-        remove_reader=lambda *args: None,
-    )
-    around = SimpleNamespace(
-        loop=loop,
-        plan=plan,
-        policy=Policy(),
-        secrets=SimpleNamespace(
-            credentials=ends.CREDENTIALS,
-            signer=Signer(ends.KEY_PEM, plan.role),
-            reset_key=lambda worker: bytes(32),
-            retry_key=lambda worker: bytes(32),
-        ),
-        network=SimpleNamespace(
-            links={},
-            tunnel_fds=lambda *args: None,
-            hub_fds=lambda *args: (0, 1),
-            admit=lambda *args: None,
-            forget=lambda *args: None,
-        ),
-        zygote=SimpleNamespace(fork=lambda *args: False),
-        may_raise_priority=False,
-        weights=None,
-        store=SimpleNamespace(put=lambda *args: None, drop=lambda *args: None),
-    )
-    worker = Worker(plan.workers[0], cast(Surroundings, around), lambda worker: None)
-    leader = Incarnation(worker.entry, 0, cast(Surroundings, around), worker, standby=False)
-    assert leader._theirs is not None
-    leader._theirs.close()
-    leader.process.channel.close()
-    return worker, leader

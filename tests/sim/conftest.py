@@ -28,6 +28,7 @@ from tests.sim.network import Network, Node
 
 HUB_ADDRESS = ("198.51.100.2", 45011)
 HUB_INNER = "10.200.11.254"
+SITE_INNER = "10.200.11.5"
 
 
 class World:
@@ -75,7 +76,7 @@ class World:
     def add_site(
         self,
         name: str = "ship1",
-        inner: tuple[str, ...] = ("10.200.11.5",),
+        inner: tuple[str, ...] = (SITE_INNER,),
         *,
         port: int = 46011,
         credential: pki.Credential | None = None,
@@ -106,7 +107,7 @@ class World:
 
 
 def unsigned(
-    versions: tuple[int, ...] = (1,), inner: tuple[str, ...] = ("10.200.11.5",), certificate: bytes = b""
+    versions: tuple[int, ...] = (1,), inner: tuple[str, ...] = (SITE_INNER,), certificate: bytes = b""
 ) -> bytes:
     """A framed Hello that nobody has signed."""
     return encode_control(Hello(encode_claims(Claims(versions, 2, inner, certificate)), b""))
@@ -121,6 +122,6 @@ def make_world() -> Callable[..., World]:
 def world() -> World:
     """A world whose hub knows ship1 (10.200.11.5) and ship2 (10.200.11.17)."""
     world = World()
-    world.entry("ship1", "10.200.11.5")
+    world.entry("ship1", SITE_INNER)
     world.entry("ship2", "10.200.11.17", prefixes=("172.16.2.0/24",))
     return world

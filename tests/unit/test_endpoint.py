@@ -5,8 +5,8 @@ from __future__ import annotations
 from mpq_worker.errors import DropReason
 from mpq_worker.peer import SLOW, SLOW_OF_STRANGERS
 from tests.fuzz import ends
-from tests.fuzz.ends import NOW, SITE_ADDRESS, SITE_INNER
-from tests.sim.conftest import HUB_INNER
+from tests.fuzz.ends import NOW, SITE_ADDRESS
+from tests.sim.conftest import HUB_INNER, SITE_INNER
 from tests.sim.packets import packet
 
 MAX_DATA = b"\x10\x01"

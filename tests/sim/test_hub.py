@@ -17,6 +17,7 @@ from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import Welcome, encode_control
 from tests.sim.conftest import World, unsigned
 from tests.sim.network import Node
+from tests.sim.nodes import peer_of
 from tests.sim.packets import packet
 from tests.unit.sessions import forge
 
@@ -24,11 +25,6 @@ from tests.unit.sessions import forge
 def core(hub: Node) -> HubTunnel:
     assert isinstance(hub.core, HubTunnel)
     return hub.core
-
-
-def peer_of(node: Node) -> Peer:
-    (peer,) = node.core._peers
-    return peer
 
 
 def raw_control(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from mpq_worker.contract import Ready
 from mpq_worker.errors import DropReason
-from tests.sim.conftest import HUB_INNER, World
+from tests.sim.conftest import HUB_INNER, SITE_INNER, World
+from tests.sim.flood import SPOOFED
 from tests.sim.network import Node
-from tests.sim.test_flood import SITE_INNER, SPOOFED, drops, numbers, peer_of, talk
+from tests.sim.nodes import drops, numbers, peer_of, talk
 from tests.unit.sessions import forge
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from mpq_worker.contract import PeerSilent
 from mpq_worker.mtu import GRAIN
 from mpq_worker.wire import DATAGRAM_OVERHEAD
-from tests.sim.conftest import HUB_INNER, World
+from tests.sim.conftest import HUB_INNER, SITE_INNER, World
 from tests.sim.network import IP_UDP_HEADERS, Node
 from tests.sim.packets import number_of, packet
-
-SITE_INNER = "10.200.11.5"
 
 
 def narrow(mtu: int, *nodes: Node) -> None:

@@ -11,15 +11,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from mpq_worker.contract import Notice, PeerBack, PeerSilent, Ready, SignRequest, Timing, Transport
 from mpq_worker.errors import DropReason
 from mpq_worker.tunnel import SiteTunnel
-from tests.sim.conftest import HUB_INNER, World
+from tests.sim.conftest import HUB_INNER, SITE_INNER, World
 from tests.sim.network import Node
+from tests.sim.nodes import numbers
 from tests.sim.packets import number_of, packet
-
-SITE_INNER = "10.200.11.5"
-
-
-def numbers(node: Node) -> list[int]:
-    return [number_of(data) for _, data in node.delivered]
 
 
 def notices(node: Node, kind: str) -> list[str]:

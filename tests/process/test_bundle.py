@@ -77,7 +77,7 @@ def test_no_secret_is_inside(
     everything = "\n".join(parts.values())
     told = ["swordfish", HASH, "very-secret", "older-secret", "sesame"]
     secrets = [*pieces(key.read_text()), *told, bytes(range(32)).hex()]
-    assert len(secrets) > 4
+    assert len(secrets) > len(told) + 1
     for one in secrets:
         assert one not in everything, one
     for name in ("mpq.toml", "mpq.toml.before"):

@@ -191,7 +191,7 @@ def _processes() -> Iterator[tuple[str, str]]:
         lines = [" ".join(word.decode(errors="replace") for word in words)]
         lines += [f"descriptors: {_try(lambda: _run(f'ls -l /proc/{process.name}/fd'))}"]  # noqa: B023 - called at once
         for name in _PROCESS:
-            lines += [f"--- {name}", _try(lambda: (process / name).read_text(errors="replace"))]  # noqa: B023
+            lines += [f"--- {name}", _try(lambda: (process / name).read_text(errors="replace"))]  # noqa: B023 - called at once
         yield f"processes/{process.name}", "\n".join(lines)
 
 

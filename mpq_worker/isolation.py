@@ -25,7 +25,7 @@ import resource
 from pathlib import Path
 
 import pyprctl
-import pyseccomp  # type: ignore[import-untyped]
+import pyseccomp  # type: ignore[import-untyped]  # has no types
 
 from mpq_worker.contract import Fork
 from mpq_worker.errors import HostFault
@@ -43,16 +43,16 @@ _ALLOWED = """
     getpid getppid gettid getuid geteuid getgid getegid getrandom sched_yield sched_getaffinity getcpu
     rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall
     sysinfo uname getrusage getcwd exit exit_group
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905 - words are easier to read so
 
-_ABSENT = "io_uring_setup io_uring_enter io_uring_register clone3".split()  # noqa: SIM905
+_ABSENT = "io_uring_setup io_uring_enter io_uring_register clone3".split()  # noqa: SIM905 - words are easier to read so
 
 _HOSTILE = """
     execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp
     bpf perf_event_open userfaultfd unshare setns mount umount2 pivot_root chroot mount_setattr open_tree
     init_module finit_module delete_module kexec_load kexec_file_load keyctl add_key request_key
     open_by_handle_at swapon swapoff reboot
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905 - words are easier to read so
 
 _PROT_EXEC = 4
 _FIONBIO, _FIOCLEX = 0x5421, 0x5451  # Python's setblocking, libuv's close-on-exec

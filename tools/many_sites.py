@@ -98,7 +98,7 @@ class ManySites(Stage):
         roles = ["hub", "router", "link", *self.sites]
         namespaces.batch(f"netns add {self.name(role)}" for role in roles)
         for role in roles:
-            kind: topology.Role = "site" if role in self.sites else role  # type: ignore[assignment]
+            kind: topology.Role = "site" if role in self.sites else role  # type: ignore[assignment]  # the others are roles
             namespaces.write_sysctls(self.name(role), topology.sysctls(kind))
         self._ip("hub", "link set lo up", "link add ens3 type veth peer name core netns " + self.name("router"))
         self._ip("hub", "link set ens3 up", f"addr add {HUB}/24 dev ens3")

@@ -50,7 +50,7 @@ def test_handshakes_that_are_tampered_with(which: int, flips: list[tuple[int, in
     for node in (hub, site):
         take = node.core.handle_udp
 
-        def tamper(data: bytes, addr: object, now: float, take=take) -> None:  # type: ignore[no-untyped-def]
+        def tamper(data: bytes, addr: object, now: float, take=take) -> None:  # type: ignore[no-untyped-def]  # `take` is bound here
             nonlocal seen
             mangled = bytearray(data[: max(1, cut)])
             for where, mask in flips:
@@ -60,7 +60,7 @@ def test_handshakes_that_are_tampered_with(which: int, flips: list[tuple[int, in
                 if mine or piece is data:
                     take(piece, addr, now)
 
-        node.core.handle_udp = tamper  # type: ignore[method-assign]
+        node.core.handle_udp = tamper  # type: ignore[method-assign]  # in its place, for the test
     world.net.run(2.0)
     assert seen > which
     assert Ready() in good.messages

@@ -251,7 +251,7 @@ class Stream:
         """The next one; `skip` leaves bytes of the stream out, or says some again."""
         self._sequence += skip
         usual = {"sequence": self._sequence, "number": self._number, "port": self._port, "options": TIMESTAMPS}
-        packet = tcp(self._way, noise(size), **{**usual, **fields})  # type: ignore[arg-type]
+        packet = tcp(self._way, noise(size), **{**usual, **fields})  # type: ignore[arg-type]  # values of several types
         self._sequence += size
         self._number += 1
         return packet
@@ -303,7 +303,7 @@ NEIGHBOURS: dict[str, Sequence[Mapping[str, int | bytes]]] = {
 @pytest.mark.parametrize("case", NEIGHBOURS)
 def test_tcp_segments_beside_each_other(passage: Passage, case: str) -> None:
     stream = Stream(passage.way)
-    passage.assert_carried([stream.segment(**change) for change in NEIGHBOURS[case]])  # type: ignore[arg-type]
+    passage.assert_carried([stream.segment(**change) for change in NEIGHBOURS[case]])  # type: ignore[arg-type]  # values of several types
 
 
 def test_udp_datagrams_beside_each_other(passage: Passage) -> None:
@@ -342,7 +342,7 @@ HEADERS = 80
 )
 def test_tcp_super_packets(passage: Passage, size: int, fields: dict[str, int | bytes]) -> None:
     for length in (size + 1, 20 * size, 20 * size + 1 + size // 2):
-        passage.assert_cut(tcp(passage.way, noise(length), **fields), size)  # type: ignore[arg-type]
+        passage.assert_cut(tcp(passage.way, noise(length), **fields), size)  # type: ignore[arg-type]  # values of several types
 
 
 @pytest.mark.parametrize("size", [1, 100, INNER_MTU - HEADERS])

@@ -61,7 +61,7 @@ def test_round_trips_agree_with_the_lab(portals: dict[Side, Portal]) -> None:
         def agrees(portal: Portal = portal) -> bool:
             return all(0.9 * RTT <= rtt < 1.5 * RTT for rtt in portal.rtts())
 
-        until(agrees, lambda portal=portal: str(portal.rtts()))  # type: ignore[misc]
+        until(agrees, lambda portal=portal: str(portal.rtts()))  # type: ignore[misc]  # a lambda's default
     samples = portals["site"].metrics()
     paths = {(dict(k)["tunnel"], dict(k)["path"], dict(k)["site"]) for k in samples["mpq_path_rtt_seconds"]}
     assert len(paths) == 9

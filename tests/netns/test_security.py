@@ -188,11 +188,11 @@ def test_replayed_hello(hub_of_two: System, authority: pki.Credential) -> None:
     send = type(honest.core)._on_signature
 
     def record(peer: object, signature: bytes, now: float) -> None:
-        claims = honest.core._claims[peer]  # type: ignore[index]
+        claims = honest.core._claims[peer]  # type: ignore[index]  # it is a Peer
         recorded.append(encode_control(Hello(claims, signature)))
-        send(honest.core, peer, signature, now)  # type: ignore[arg-type]
+        send(honest.core, peer, signature, now)  # type: ignore[arg-type]  # it is a Peer
 
-    honest.core._on_signature = record  # type: ignore[method-assign]
+    honest.core._on_signature = record  # type: ignore[method-assign]  # in its place, for the test
     honest.run(lambda: Ready() in honest.messages)
     expect_refusal(hub_of_two, "signature", ship2, hello=recorded[0])
     honest.close()
@@ -226,7 +226,7 @@ def test_garbage_of_every_length(system: System) -> None:
                 sock.send((begin + noise.randbytes(length))[:length])
                 sent += 1
             if length % 500 == 0:  # no more at once than a socket buffer takes
-                until(lambda: garbage(system) - before == sent, lambda: f"{drops(system)} of {sent}")  # noqa: B023
+                until(lambda: garbage(system) - before == sent, lambda: f"{drops(system)} of {sent}")  # noqa: B023 - used up at once
     assert drops(system)["sunk"] > 1000
     assert len(warnings) == 1, warnings
     assert f"{WORKER}: garbage: {host}:{port}: " in warnings[0]

@@ -240,8 +240,8 @@ def test_shared_listener_and_plain_tunnel_and_a_second_site(system: System) -> N
     names = {"pki": pki_directory, "state": directory}
     ships = [_SITE.format(**names, name=f"ship{n}", number=n - 1, uids=46900 + 100 * n) for n in (1, 2)]
     for side, text in (("hub", _HUB.format(**names)), ("site", ships[0] + _SHIP1)):
-        system.stop(side)  # type: ignore[arg-type]
-        system.configs[side].write_text(text)  # type: ignore[index]
+        system.stop(side)  # type: ignore[arg-type]  # a side
+        system.configs[side].write_text(text)  # type: ignore[index]  # a side
     system.start("hub", "site")
     home = directory / "ship2"
     home.mkdir()
@@ -308,7 +308,7 @@ def assert_carried(sent: dict[str, tuple[int, int]], expected: dict[str, int]) -
 
 def bound(system: System, role: str, address: str, port: int = 0, dscp: int = 0) -> socket.socket:
     """A non-blocking UDP socket in a namespace."""
-    with system.inside(role):  # type: ignore[arg-type]
+    with system.inside(role):  # type: ignore[arg-type]  # a role
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     if ":" in address:

@@ -115,13 +115,13 @@ def test_a_portal_that_is_killed(
             await until_true(lambda: begun(directory))
             for _ in range(PORTAL_KILLS):
                 begin = len(committed(directory))
-                await until_true(lambda begin=begin: len(committed(directory)) > begin)  # type: ignore[misc]
+                await until_true(lambda begin=begin: len(committed(directory)) > begin)  # type: ignore[misc]  # a lambda's default
                 await asyncio.sleep(chance.random())
                 pid = portals.portal.pid
                 assert pid is not None
                 before = committed(directory)
                 os.kill(pid, signal.SIGKILL)
-                await portals.rig.until(lambda pid=pid: portals.portal.pid not in (pid, None))  # type: ignore[misc]
+                await portals.rig.until(lambda pid=pid: portals.portal.pid not in (pid, None))  # type: ignore[misc]  # a lambda's default
                 await portals.until_answering()
                 lost += missing(before, committed(directory))
                 seen = len(before)
@@ -177,7 +177,7 @@ def test_a_supervisor_that_is_killed(running: System, portals: dict[Side, Portal
     until(lambda: begun(directory))
     for _ in range(SUPERVISOR_KILLS):
         begin = len(committed(directory))
-        until(lambda begin=begin: len(committed(directory)) > begin, seconds=60)  # type: ignore[misc]
+        until(lambda begin=begin: len(committed(directory)) > begin, seconds=60)  # type: ignore[misc]  # a lambda's default
         time.sleep(chance.random())
         seen = committed(directory)
         running.kill("site")

@@ -90,7 +90,7 @@ class Page:
         self.driver.save_screenshot(str(self._shots / f"{name}.png"))
 
     def errors(self) -> list[str]:
-        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def findings(self, axe: str) -> list[str]:

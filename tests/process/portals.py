@@ -63,7 +63,7 @@ class Portals:
         )  # which the portal's uid may pass
         self.directory.chmod(0o711)
         self.port = free_port()
-        tokens = [Token(name=role, role=role, hash=hash_of(token)) for role, token in TOKENS.items()]  # type: ignore[arg-type]
+        tokens = [Token(name=role, role=role, hash=hash_of(token)) for role, token in TOKENS.items()]  # type: ignore[arg-type]  # the keys are roles
         tokens.append(Token(name="old", role="admin", hash=hash_of(EXPIRED), expires=date(2020, 1, 1)))
         portal = msgspec.structs.replace(
             Portal(address=(IPv4Address("127.0.0.1"),), port=self.port, token=tuple(tokens), history_mb=16),

@@ -55,7 +55,7 @@ def config(tmp_path: Path, pki_directory: Path) -> Path:
 
 def parts_of(path: Path) -> dict[str, str]:
     with tarfile.open(path) as tar:
-        return {m.name: tar.extractfile(m).read().decode() for m in tar.getmembers()}  # type: ignore[union-attr]
+        return {m.name: tar.extractfile(m).read().decode() for m in tar.getmembers()}  # type: ignore[union-attr]  # all are regular files
 
 
 def make(path: Path, config: Path, runtime: Path) -> dict[str, str]:

@@ -80,7 +80,7 @@ def test_death_touches_nobody_and_it_comes_back(
                 pid = portals.portal.pid
                 assert pid is not None
                 os.kill(pid, number)
-                await portals.rig.until(lambda pid=pid: portals.portal.pid not in (pid, None))  # type: ignore[misc]
+                await portals.rig.until(lambda pid=pid: portals.portal.pid not in (pid, None))  # type: ignore[misc]  # a lambda's default
                 await portals.until_answering()
             assert await portals.rig.pids() == workers
             assert portals.pids[::2] == [pid for pid in portals.pids if pid]

@@ -154,7 +154,7 @@ class Network:
             node.messages.append(message)
             node.told(message)
             if isinstance(message, SignRequest) and node.signs:
-                self.at(self.now + 0.001, lambda message=message: self._sign(node, message))  # type: ignore[misc]
+                self.at(self.now + 0.001, lambda message=message: self._sign(node, message))  # type: ignore[misc]  # a lambda's default
         deadline = core.poll_timeout()
         if deadline is not None and self._wake.get(id(node)) != deadline:
             self._wake[id(node)] = deadline

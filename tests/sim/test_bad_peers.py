@@ -38,7 +38,7 @@ def attack(world: World, hub: Node, good: Node, seconds: float) -> HubTunnel:
     total = int(seconds * 100)
     for number in range(total):
         when = world.net.now + number / 100
-        world.net.at(when, lambda n=number: world.net.send_packet(good, packet("10.200.11.17", HUB_INNER, n)))  # type: ignore[misc]
+        world.net.at(when, lambda n=number: world.net.send_packet(good, packet("10.200.11.17", HUB_INNER, n)))  # type: ignore[misc]  # a lambda's default
     world.net.run(seconds + 0.2)
     received = [number_of(data) for _, data in hub.delivered if data[12:16] == bytes((10, 200, 11, 17))]
     assert received == list(range(total))
@@ -115,8 +115,8 @@ def test_replayed_hello(world: World, hub: Node, good: Node, monkeypatch: pytest
     send = SiteTunnel._on_signature
 
     def record(self: SiteTunnel, peer: object, signature: bytes, now: float) -> None:
-        recorded.append(encode_control(Hello(self._claims[peer], signature)))  # type: ignore[index]
-        send(self, peer, signature, now)  # type: ignore[arg-type]
+        recorded.append(encode_control(Hello(self._claims[peer], signature)))  # type: ignore[index]  # it is a Peer
+        send(self, peer, signature, now)  # type: ignore[arg-type]  # it is a Peer
 
     monkeypatch.setattr(SiteTunnel, "_on_signature", record)
     honest = world.add_site("ship1")
@@ -124,7 +124,7 @@ def test_replayed_hello(world: World, hub: Node, good: Node, monkeypatch: pytest
     assert Ready() in honest.messages
 
     def replay(self: SiteTunnel, peer: object, signature: bytes, now: float) -> None:
-        peer.session.send_control(recorded[0])  # type: ignore[attr-defined]
+        peer.session.send_control(recorded[0])  # type: ignore[attr-defined]  # it is a Peer
 
     monkeypatch.setattr(SiteTunnel, "_on_signature", replay)
     thief = world.add_site("ship1", port=46666)
@@ -138,7 +138,7 @@ def test_replayed_hello(world: World, hub: Node, good: Node, monkeypatch: pytest
 
 def test_hello_without_certificate(world: World, hub: Node, good: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def bare(self: SiteTunnel, peer: object, binding: bytes, now: float) -> None:
-        peer.session.send_control(unsigned())  # type: ignore[attr-defined]
+        peer.session.send_control(unsigned())  # type: ignore[attr-defined]  # it is a Peer
 
     monkeypatch.setattr(SiteTunnel, "_on_connected", bare)
     world.add_site("ship1")
@@ -240,7 +240,7 @@ def test_revoked_or_removed_by_reload(world: World, hub: Node, good: Node, known
 def test_unchanged_sites_survive_a_reload(world: World, hub: Node, good: Node) -> None:
     assert isinstance(hub.core, HubTunnel)
     entries = (*world.entries, SiteEntry("ship9", "mpq://site/ship9", ("10.200.11.25",)))
-    world.net.at(world.net.now + 0.2, lambda: hub.core.handle_sites(entries, world.net.now))  # type: ignore[union-attr]
+    world.net.at(world.net.now + 0.2, lambda: hub.core.handle_sites(entries, world.net.now))  # type: ignore[union-attr]  # a hub's
     core = attack(world, hub, good, 0.5)
     assert core.report(world.net.now).refusals == {}
 

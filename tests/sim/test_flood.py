@@ -98,7 +98,7 @@ def test_first_packets_that_end_what_they_begin_are_as_dear_as_others(world: Wor
     assert drops(world, hub) == {why: made() - 1, DropReason.RETRY: sent - (made() - 1) + 1}
     world.net.run(HELLO_TIME)
     assert len(hub.core._peers) == 2
-    assert not len(hub.core._admission)  # type: ignore[union-attr]
+    assert not len(hub.core._admission)  # type: ignore[union-attr]  # a hub's
     assert Ready() in good.messages
 
 

@@ -39,7 +39,7 @@ def steal(world: World, site: Node, hub: Node, delay: float, spoof: Callable[[by
             world.net.at(world.net.now + node.uplink.delay - delay, lambda: spoof(data))
         transmit(node, data, to)
 
-    world.net._transmit = both  # type: ignore[method-assign]
+    world.net._transmit = both  # type: ignore[method-assign]  # in its place, for the test
 
 
 def test_copies_that_arrive_first_from_elsewhere_divert_nothing(world: World) -> None:

@@ -193,7 +193,7 @@ def test_a_restart_where_every_process_is_short_of_cpu(
     begun: list[Restart] = []
 
     def begin() -> None:
-        begun.append(restart(world, hub if "generation" in restart.keywords else sites["ship1"]))  # type: ignore[attr-defined]
+        begun.append(restart(world, hub if "generation" in restart.keywords else sites["ship1"]))  # type: ignore[attr-defined]  # a partial
         for node in (*old, begun[0].new):
             node.lag = 0.5
 
@@ -234,7 +234,7 @@ def test_a_site_that_says_again_and_again_that_it_moved_holds_nobody_up(
     (connection,) = bad.core._peers
     send = connection.session.send_control
     moved = encode_control(Moved())
-    connection.session.send_control = lambda data: send(data * 300 if data == moved else data)  # type: ignore[method-assign]
+    connection.session.send_control = lambda data: send(data * 300 if data == moved else data)  # type: ignore[method-assign]  # in its place, for the test
     traffic = Traffic(world, hub, {"ship2": sites["ship2"]})
     restart = restart_hub(world, hub, 1)
     begun = world.net.now

@@ -26,7 +26,7 @@ def stream(world: World, node: Node, source: str, destination: str, pps: int, se
     total = int(pps * seconds)
     for number in range(total):
         when = world.net.now + number / pps
-        world.net.at(when, lambda n=number: world.net.send_packet(node, packet(source, destination, n, size)))  # type: ignore[misc]
+        world.net.at(when, lambda n=number: world.net.send_packet(node, packet(source, destination, n, size)))  # type: ignore[misc]  # a lambda's default
     return total
 
 
@@ -44,7 +44,7 @@ def test_connects_in_two_round_trips(world: World) -> None:
 
 def test_is_ready_also_when_the_answer_to_its_probe_comes_before_the_welcome(world: World) -> None:
     """A hub that reads Hello and probe in one wake-up answers in one packet, in which DATAGRAM frames stand first."""
-    world.net.flush = lambda node: None  # type: ignore[method-assign]
+    world.net.flush = lambda node: None  # type: ignore[method-assign]  # in its place, for the test
     hub, site = world.add_hub(), world.add_site()
     now = world.net.now
     for _ in range(50):

@@ -42,7 +42,7 @@ def stream(addresses: tuple[str, str], sizes: list[int], **fields: int) -> list[
     packets, sequence = [], 1000
     for i, size in enumerate(sizes):
         packets.append(
-            tcp(bytes([i]) * size, *addresses, sequence=sequence, options=TIMESTAMP, number=50 + i, **fields)  # type: ignore[arg-type]
+            tcp(bytes([i]) * size, *addresses, sequence=sequence, options=TIMESTAMP, number=50 + i, **fields)  # type: ignore[arg-type]  # for mypy they may be any parameter
         )
         sequence += size
     return packets
@@ -97,7 +97,7 @@ def test_what_differs_stays_apart(what: str) -> None:
 
 @pytest.mark.parametrize("make", [tcp, udp])
 def test_a_wrong_checksum_stays_wrong(make: object) -> None:
-    packets = [make(bytes(100), *FOUR, number=i, **({"sequence": 100 * i} if make is tcp else {})) for i in range(3)]  # type: ignore[operator]
+    packets = [make(bytes(100), *FOUR, number=i, **({"sequence": 100 * i} if make is tcp else {})) for i in range(3)]  # type: ignore[operator]  # tcp or udp
     assert len(through(packets)) == 1
     bad = [packet[:-1] + b"\x01" for packet in packets]
     assert through(bad) == [bytes(10) + packet for packet in bad]

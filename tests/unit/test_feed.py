@@ -58,7 +58,7 @@ def test_setup_comes_first_then_lines_then_samples(fed: Fed) -> None:
     assert isinstance(line, Line)
     assert line.marks is not None
     assert (line.text, line.marks.wan, line.marks.reason) == ("cr2: said", "wan5", "why")
-    assert worker == WorkerSample(worker.at, WORKER)  # type: ignore[union-attr]
+    assert worker == WorkerSample(worker.at, WORKER)  # type: ignore[union-attr]  # what has no `at` fails here
     assert isinstance(host, HostSample)
     assert host.workers == ("cr2",)
 

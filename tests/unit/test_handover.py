@@ -12,7 +12,7 @@ class _Session:
 
 
 def peer() -> Peer:
-    peer = Peer(_Session(), QueueLimits(), Transport(), 0.0)  # type: ignore[arg-type]
+    peer = Peer(_Session(), QueueLimits(), Transport(), 0.0)  # type: ignore[arg-type]  # all that is used of one
     peer.held = True
     return peer
 

@@ -14,7 +14,7 @@ class _Session:
 
 
 def peers(number: int) -> list[Peer]:
-    return [Peer(_Session(), QueueLimits(), Transport(), 0.0) for _ in range(number)]  # type: ignore[arg-type]
+    return [Peer(_Session(), QueueLimits(), Transport(), 0.0) for _ in range(number)]  # type: ignore[arg-type]  # all that is used of one
 
 
 def test_without_sites_it_is_over_at_once() -> None:

@@ -14,8 +14,8 @@ SETS = {"office": ("10.1.0.0/16", "2001:db8:1::/48"), "old": ("10.2.0.0/16",)}
 
 
 def rule(name: str, **fields: object) -> RulePlan:
-    ports = tuple(PortRange(*p) for p in fields.pop("ports", ()))  # type: ignore[attr-defined]
-    return RulePlan(name, BULK, ports=ports, **fields)  # type: ignore[arg-type]
+    ports = tuple(PortRange(*p) for p in fields.pop("ports", ()))  # type: ignore[attr-defined]  # values of several types
+    return RulePlan(name, BULK, ports=ports, **fields)  # type: ignore[arg-type]  # values of several types
 
 
 def lines(*rules: RulePlan, version: int = 4) -> list[str]:

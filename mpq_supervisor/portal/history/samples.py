@@ -103,7 +103,7 @@ class Sampler:
 def _class_row(name: str, rows: list[Row]) -> Row:
     """A class is up while one of its tunnels is; its path is the mean of those that are."""
     up = [row for row in rows if row.up]
-    mean: Callable[[Callable[[Row], int | None]], int | None] = lambda get: _mean(map(get, up), 1)  # noqa: E731
+    mean: Callable[[Callable[[Row], int | None]], int | None] = lambda get: _mean(map(get, up), 1)  # noqa: E731 - one expression, beside its uses
     return Row(
         series=name,
         kind="class",

@@ -26,7 +26,7 @@ def talk(world: World, node: Node, source: str, destination: str, count: int) ->
     """`count` numbered packets, one every 10 ms."""
     for number in range(count):
         data = packet(source, destination, number)
-        world.net.at(world.net.now + number / 100, lambda data=data: world.net.send_packet(node, data))  # type: ignore[misc]
+        world.net.at(world.net.now + number / 100, lambda data=data: world.net.send_packet(node, data))  # type: ignore[misc]  # a lambda's default
 
 
 def numbers(node: Node) -> list[int]:

@@ -136,7 +136,7 @@ def test_a_site_that_connects_without_end_is_told_to_wait(world: World) -> None:
     for number in range(300):
         site = world.add_site(port=3000 + number)
         world.net.run(0.01)
-        world.net.at(world.net.now + 0.09, lambda site=site: setattr(site, "alive", False))  # type: ignore[misc]
+        world.net.at(world.net.now + 0.09, lambda site=site: setattr(site, "alive", False))  # type: ignore[misc]  # a lambda's default
     core = hub.core
     assert isinstance(core, HubTunnel)
     refused = core.report(world.net.now).refusals[Refusal.OFTEN]

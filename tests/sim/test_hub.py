@@ -15,7 +15,7 @@ from mpq_worker.hub import HubTunnel
 from mpq_worker.peer import Peer
 from mpq_worker.tunnel import SiteTunnel
 from mpq_worker.wire import Welcome, encode_control
-from tests.sim.conftest import World, unsigned
+from tests.sim.conftest import SITE_INNER, World, unsigned
 from tests.sim.network import Node
 from tests.sim.nodes import peer_of
 from tests.sim.packets import packet
@@ -188,3 +188,11 @@ def test_the_index_holds_live_connections_only(world: World) -> None:
     assert not core(hub)._current
     world.net.send_packet(hub, packet("10.200.11.254", "10.200.11.5"))
     assert hub.core.report(world.net.now).drops == {"no_route": 1}
+
+
+def test_an_address_that_is_asked_for_again_and_again_is_one(world: World) -> None:
+    """What is told of a site is no longer for it."""
+    hub, site = world.add_hub(), world.add_site(inner=(SITE_INNER,) * 50)
+    world.net.run(0.2)
+    assert Ready() in site.messages
+    assert core(hub)._guests[peer_of(hub)].inner == (SITE_INNER,)

@@ -141,7 +141,7 @@ class Configuration:
         self._write(version.text)
         try:
             return self._go(version, secrets)
-        except ChangeRefused:
+        except BaseException:  # the file says what runs, whatever it was
             self._write(before)
             raise
 

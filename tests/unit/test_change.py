@@ -484,9 +484,10 @@ def test_a_patch_that_is_wrong_changes_nothing(host: Host, changes: dict[str, Va
     assert (host.file.read_bytes(), host.applied) == (before, [])
 
 
-def test_a_patch_that_the_host_refuses_leaves_the_file(host: Host) -> None:
-    before, host.fault = host.file.read_bytes(), HostFault("no")
-    with pytest.raises(ChangeRefused, match="no"):
+@pytest.mark.parametrize(("fault", "told"), [(HostFault("no"), ChangeRefused), (RuntimeError("no"), RuntimeError)])
+def test_a_patch_that_fails_leaves_the_file(host: Host, fault: Exception, told: type[Exception]) -> None:
+    before, host.fault = host.file.read_bytes(), fault
+    with pytest.raises(told, match="no"):
         host.running.patch("br1", {"wan[wan4].mtu": 1300})
     assert (host.file.read_bytes(), host.mtu) == (before, 1400)
 

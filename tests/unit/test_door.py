@@ -218,7 +218,6 @@ def test_headers_behind_a_body_are_none() -> None:
 
 
 def test_handshakes_are_counted_and_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(door, "REQUEST_TIMEOUT", 0.3)
     monkeypatch.setattr(door, "MAX_FROM_ONE", 2)
     authority = pki.issue_authority()
     pki.save(authority, tmp_path, "ca")
@@ -228,15 +227,18 @@ def test_handshakes_are_counted_and_end(monkeypatch: pytest.MonkeyPatch, tmp_pat
     trusted = ssl.create_default_context(cafile=tmp_path / "ca.crt")
 
     async def body(served: Serving) -> None:
-        idle = await served.client()
+        _, idle = await served.client()
         reader, writer = await served.client(GOOD, ssl=trusted, server_hostname="portal.test")
         assert await reader.readline() == ANSWER
         assert await end_of(await served.client()) == b""
-        assert await end_of(idle) == b""
+        idle.close()
+        await served.present(1)
+        monkeypatch.setattr(door, "REQUEST_TIMEOUT", 0.1)
+        assert await end_of(await served.client()) == b""
         await served.present(1)
         assert await end_of(await served.client(GOOD)) == b""
         await served.present(1)
-        assert served.refused == {Refusal.SOURCE: 1, Refusal.HANDSHAKE: 2}
+        assert served.refused == {Refusal.SOURCE: 1, Refusal.HANDSHAKE: 3}
         writer.close()
 
     running(body, tls)

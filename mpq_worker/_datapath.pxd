@@ -91,7 +91,7 @@ cdef extern from "native/path.h":
         void *owner
         int index
         unsigned events
-        double tell_at
+        double event_at, tell_delay
         suite_t suite
         header_key send_header, receive_header
         packet_key send, current, next

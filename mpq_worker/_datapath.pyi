@@ -63,10 +63,19 @@ class Path:
         none could leave. Its loss is told by `take_fates` only."""
 
     def configure(
-        self, *, window: int, rate: float, elsewhere: int, ack_delay: float, pto: float, loss_delay: float
+        self,
+        *,
+        window: int,
+        rate: float,
+        elsewhere: int,
+        ack_delay: float,
+        tell_delay: float,
+        pto: float,
+        loss_delay: float,
     ) -> None:
         """What Python decides: bytes that may be in flight, `elsewhere` of them its own; bytes per second (0: not
-        paced); how long an acknowledgement may wait; the probe timeout; when a packet is lost by time."""
+        paced); how long an acknowledgement may wait, and how long Python for those that came (2 ms at least, and where
+        the window is filled no longer); the probe timeout; when a packet is lost by time."""
 
     inner_mtu: int
     asked: float | None

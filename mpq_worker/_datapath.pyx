@@ -133,10 +133,10 @@ cdef class Path:
             raise ValueError("size")
         return path_probe(&self.datapath.dp, self.c, size, now)
 
-    def configure(self, *, uint64_t window, double rate, uint64_t elsewhere, double ack_delay, double pto,
-                  double loss_delay):
+    def configure(self, *, uint64_t window, double rate, uint64_t elsewhere, double ack_delay, double tell_delay,
+                  double pto, double loss_delay):
         self.c.window, self.c.rate, self.c.elsewhere = window, rate, elsewhere
-        self.c.ack_delay, self.c.pto, self.c.loss_delay = ack_delay, pto, loss_delay
+        self.c.ack_delay, self.c.tell_delay, self.c.pto, self.c.loss_delay = ack_delay, tell_delay, pto, loss_delay
         if path_waits(self.c):
             datapath_note(&self.datapath.dp, self.c, 0)
 
@@ -465,7 +465,7 @@ cdef class Datapath:
             if path.events:
                 taken.append((<Path>path.owner, path.events))
                 path.events = 0
-                path.tell_at = 0
+                path.event_at = 0
         self.dp.attention = 0
         return taken
 

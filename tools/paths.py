@@ -59,10 +59,21 @@ class End:
         return derive_key_iv_hp(cipher_suite=self.suite, secret=secret_of(self.suite, seed), version=V1)
 
     def configure(
-        self, window: int = 1 << 24, rate: float = 0.0, elsewhere: int = 0, ack_delay: float = 0.001
+        self,
+        window: int = 1 << 24,
+        rate: float = 0.0,
+        elsewhere: int = 0,
+        ack_delay: float = 0.001,
+        tell_delay: float = 0.0,
     ) -> None:
         self.path.configure(
-            window=window, rate=rate, elsewhere=elsewhere, ack_delay=ack_delay, pto=0.1, loss_delay=0.05
+            window=window,
+            rate=rate,
+            elsewhere=elsewhere,
+            ack_delay=ack_delay,
+            tell_delay=tell_delay,
+            pto=0.1,
+            loss_delay=0.05,
         )
 
     def send(self, *packets: bytes, now: float = 0.0) -> list[bytes]:

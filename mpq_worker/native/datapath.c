@@ -33,12 +33,18 @@ void datapath_sent(struct datapath *dp) {
     dp->built_count = dp->sealed_count = dp->run_count = 0;
 }
 
+/* When Python is to be told of what `path` has for it; 0: nothing. A window that nobody fills has time. */
+static double tell_at(const struct path *path) {
+    int soon = path->window_filled || path_waits(path) || path->tell_delay < TELL_DELAY;
+    return path->event_at == 0 ? 0 : path->event_at + (soon ? TELL_DELAY : path->tell_delay);
+}
+
 void datapath_note(struct datapath *dp, struct path *path, unsigned events) {
     path->events |= events;
     if (events & (EVENT_PHASE | EVENT_SOURCE))
         dp->attention = 1;
-    else if (events && path->tell_at == 0)
-        path->tell_at = dp->now + TELL_DELAY;
+    else if (events && path->event_at == 0)
+        path->event_at = dp->now;
     if (path->index >= 0)
         return;
     if (dp->busy_count == dp->busy_size) {
@@ -219,7 +225,7 @@ void datapath_flush(struct datapath *dp, double now) {
             path_pump(dp, path, now);
         if (path->unacked && (path->unacked >= path->ack_every || path->ack_gap || now >= path->ack_at))
             path_acknowledge(dp, path, now);
-        if (path->tell_at != 0 && now >= path->tell_at)
+        if (path->event_at != 0 && now >= tell_at(path))
             dp->attention = 1;
         if (!path->events && path->ack_at == 0 && path->pace_at == 0)
             make_idle(dp, path);
@@ -233,7 +239,7 @@ void datapath_flush(struct datapath *dp, double now) {
 double datapath_deadline(const struct datapath *dp) {
     double deadline = 0;
     for (int i = 0; i < dp->busy_count; i++) {
-        const double due[] = {dp->busy[i]->ack_at, dp->busy[i]->pace_at, dp->busy[i]->tell_at};
+        const double due[] = {dp->busy[i]->ack_at, dp->busy[i]->pace_at, tell_at(dp->busy[i])};
         for (int k = 0; k < 3; k++)
             if (due[k] != 0 && (deadline == 0 || due[k] < deadline))
                 deadline = due[k];

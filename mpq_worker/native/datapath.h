@@ -119,7 +119,8 @@ double datapath_deadline(const struct datapath *dp);
 /* Whether there is something that Python has to look at now. */
 int datapath_asks(const struct datapath *dp);
 
-/* `path` has a deadline or something for Python: of acknowledgements it is told within TELL_DELAY, of the rest at once. */
+/* `path` has a deadline or something for Python: of keys and sources it is told at once, of the rest
+ * after `tell_delay`, or after TELL_DELAY where the window is filled. */
 void datapath_note(struct datapath *dp, struct path *path, unsigned events);
 
 /* Nothing points to `path` any more: no connection ID, no route, no event. */

@@ -27,7 +27,8 @@ struct path {
     void *owner; /* Python's object */
     int index;   /* among the busy ones; -1: idle */
     unsigned events;
-    double tell_at; /* when Python is to be told of them; 0: nothing waits */
+    double event_at;   /* when the first of them came; 0: there is none */
+    double tell_delay; /* how long Python need not be told while nothing waits for it */
 
     enum suite suite;
     struct header_key send_header, receive_header;

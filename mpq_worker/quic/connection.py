@@ -220,7 +220,11 @@ class Connection(QuicConnection):
     def adapt_ack_delay(self) -> None:
         """On a short path a sender must not spend most of a round trip waiting for our acknowledgement."""
         if self._loss._rtt_initialized:
-            self._ack_delay = min(max(self._loss._rtt_min / 4, ACK_DELAY[0]), ACK_DELAY[1])
+            self._ack_delay = min(max(self.least_rtt() / 4, ACK_DELAY[0]), ACK_DELAY[1])
+
+    def least_rtt(self) -> float:
+        """Seconds; 0 before it is measured."""
+        return self._loss._rtt_min if self._loss._rtt_initialized else 0.0
 
     def host_cid_list(self) -> list[bytes]:
         """The connection IDs under which packets for this connection may arrive: on a hub also the one that the

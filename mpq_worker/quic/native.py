@@ -22,6 +22,9 @@ from mpq_worker.wire import DATAGRAM_OVERHEAD
 SUSPICIOUS = 8
 """Large packets in a row that are lost while others arrive: the path may have become smaller (RFC 8899 section 4.3).
 With fewer, a link that loses 30 % of all would be suspected many times a second."""
+TELL_DELAY = 0.01
+"""Seconds that the loop may know of acknowledgements before the model of the path does, while nobody fills the window;
+half a round trip if that is shorter, so that each has its samples."""
 
 
 class Received:
@@ -128,6 +131,7 @@ class NativeSpace:
             rate=model.pacing_rate or 0.0,
             elsewhere=connection.control.elsewhere,
             ack_delay=connection._ack_delay,
+            tell_delay=min(connection.least_rtt() / 2, TELL_DELAY),
             pto=recovery.get_probe_timeout(),
             loss_delay=recovery.loss_delay(),
         )

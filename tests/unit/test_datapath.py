@@ -235,6 +235,27 @@ def test_python_is_told_of_acknowledgements_in_its_time() -> None:
     assert site.datapath.deadline() is None
 
 
+def test_python_is_told_later_while_nothing_waits_for_it() -> None:
+    site, hub = ends()
+    site.configure(tell_delay=0.01)
+    hub.receive(*site.send(packet(*INNER), now=1.0), now=1.0)
+    site.receive(*hub.flush(1.001), now=1.001)
+    assert site.flush(1.009) == []
+    assert site.datapath.deadline() == pytest.approx(1.01)
+    site.configure(tell_delay=0.01, window=0)
+    assert site.send(packet(*INNER), now=1.009) == []  # what is told may widen the window
+    assert site.datapath.deadline() == pytest.approx(1.002)
+
+
+def test_a_filled_window_is_told_soon() -> None:
+    site, _ = ends()
+    site.configure(tell_delay=0.01, window=4000)
+    site.send(packet(*INNER, size=1200), now=1.0)
+    assert site.datapath.deadline() == pytest.approx(1.01)
+    site.send(packet(*INNER, size=1200), now=1.0)
+    assert site.datapath.deadline() == pytest.approx(1.002)
+
+
 def test_a_packet_that_has_to_leave_early_has_the_time_of_its_making() -> None:
     site, hub = ends()
     site.datapath.frame(packet(*INNER), 1.0)

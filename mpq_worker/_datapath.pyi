@@ -74,7 +74,7 @@ class Path:
         loss_delay: float,
     ) -> None:
         """What Python decides: bytes that may be in flight, `elsewhere` of them its own; bytes per second (0: not
-        paced); how long an acknowledgement may wait, and how long Python for those that came (2 ms at least, and where
+        paced); how long an acknowledgement may wait, and how long Python for those that came (2 ms at least, where
         the window is filled no longer); the probe timeout; when a packet is lost by time."""
 
     inner_mtu: int

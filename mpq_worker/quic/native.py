@@ -23,7 +23,7 @@ SUSPICIOUS = 8
 """Large packets in a row that are lost while others arrive: the path may have become smaller (RFC 8899 section 4.3).
 With fewer, a link that loses 30 % of all would be suspected many times a second."""
 TELL_DELAY = 0.01
-"""Seconds that the loop may know of acknowledgements before the model of the path does, while nobody fills the window;
+"""Seconds that the loop may know of acknowledgements before the model of the path does, while none fills the window;
 half a round trip if that is shorter, so that each has its samples."""
 
 

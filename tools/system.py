@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -197,3 +197,15 @@ def pid_of(worker: WorkerStatus) -> int:
     """The worker's process, which must be there."""
     assert worker.pid is not None, f"{worker.name} is {worker.state}"
     return worker.pid
+
+
+def open_files(pid: int) -> list[str]:
+    """The target of each descriptor of a process, but for what it asks of itself for a moment (`mpq_worker.usage`).
+
+    Raises OSError when it is gone.
+    """
+    targets = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it was open for a moment only
+            targets.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return [target for target in targets if not target.startswith(f"/proc/{pid}/")]

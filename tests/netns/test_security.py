@@ -24,7 +24,7 @@ from tests.netns.product import System, ok
 from tests.sim.packets import packet
 from tools.lab_config import HUB_NAME, SITE_NAME
 from tools.product import Side
-from tools.system import SIDES
+from tools.system import SIDES, open_files, pid_of
 from tools.wait import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -56,7 +56,7 @@ def test_workers_have_a_uid_of_their_own_and_nothing_else(system: System, side: 
 @pytest.mark.parametrize("side", SIDES)
 def test_workers_hold_a_tun_a_socket_a_channel_and_no_file(system: System, side: Side) -> None:
     for worker in system.workers(side).values():
-        held = [os.readlink(fd) for fd in Path(f"/proc/{worker.pid}/fd").iterdir()]
+        held = open_files(pid_of(worker))
         files = {target for target in held if target.startswith("/")}
         assert files == {"/dev/null", "/dev/net/tun", str(system.lab.directory / f"{side}.log")}
         # The rest is its channel, its UDP socket and what its loop is made of.

@@ -14,7 +14,7 @@ from tools.many_sites import LISTENER, ManySites
 from tools.probe_report import ProbeStream
 from tools.results import Results, percentile
 from tools.stage import Stage
-from tools.system import System
+from tools.system import System, open_files
 from tools.traffic import start_probes
 from tools.wait import pause, until
 
@@ -142,5 +142,5 @@ def _reconnect(system: System) -> None:
 
 def _holdings(pid: int) -> tuple[int, int, int]:
     """A process's descriptors, how many of them are a TUN, and its PSS in bytes."""
-    fds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    return len(fds), fds.count(_TUN), psutil.Process(pid).memory_full_info().pss
+    files = open_files(pid)
+    return len(files), files.count(_TUN), psutil.Process(pid).memory_full_info().pss

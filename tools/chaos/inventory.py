@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tools import namespaces
-from tools.system import SIDES, System
+from tools.system import SIDES, System, open_files
 
 MEMORY_GROWTH = 0.1
 MEMORY_SLACK = 2 << 20
@@ -86,11 +85,7 @@ def _anonymous(pid: int) -> int:
 
 
 def _descriptors(pid: int) -> dict[str, int]:
-    kinds: Counter[str] = Counter()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it was open for a moment only
-            kinds[_NUMBER.sub("", os.readlink(f"/proc/{pid}/fd/{fd}"))] += 1
-    return dict(kinds)
+    return dict(Counter(_NUMBER.sub("", target) for target in open_files(pid)))
 
 
 def _difference(before: Counter[str], after: Counter[str]) -> str:

@@ -53,7 +53,7 @@ cdef extern from "native/sent.h":
         token token
         double rtt, delay, loss_time
     struct sent:
-        uint64_t next, bytes, packets, delivered, count
+        uint64_t oldest, next, bytes, packets, delivered, count
         int64_t largest_acked
         unsigned large_lost
         double last

@@ -116,6 +116,10 @@ class Path:
     @property
     def largest_acked(self) -> int: ...
     @property
+    def oldest_sent(self) -> int:
+        """All below it are acknowledged or lost."""
+
+    @property
     def large_lost(self) -> int:
         """Packets above what every path carries that were lost since one of that size was acknowledged."""
 

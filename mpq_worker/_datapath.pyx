@@ -220,6 +220,10 @@ cdef class Path:
         return self.c.sent.largest_acked
 
     @property
+    def oldest_sent(self):
+        return self.c.sent.oldest
+
+    @property
     def large_lost(self):
         return self.c.sent.large_lost
 

@@ -44,6 +44,8 @@ from mpq_worker.wire import (
 )
 
 MAX_INBOX = 1024
+SPARE_TIMERS = 64
+"""Entries of the heap that an earlier deadline has outdated, beside three of each connection: some last 30 s."""
 ERRORS_PER_SECOND = 100
 """ICMP errors to those who send packets that are too big (RFC 4443 section 2.4, RFC 1812 section 4.3.2.8)."""
 
@@ -351,6 +353,8 @@ class Endpoint:
         self._peers.discard(peer)
         self._dirty.pop(peer, None)
         peer.deadline = None
+        self._timers = [timer for timer in self._timers if timer[2] is not peer]  # they hold its queue in memory
+        heapq.heapify(self._timers)
         self._let_go(peer)
         self._gone_drops[0] += peer.queue.full_drops + len(peer.queue)
         self._gone_drops[1] += peer.queue.codel_drops
@@ -414,9 +418,8 @@ class Endpoint:
         due = peer.session.may_wait_until()
         if due is None or peer.queue:
             self._dirty[peer] = None
-        elif peer.deadline is None or due < peer.deadline:
-            heapq.heappush(self._timers, (due, next(self._order), peer))
-            peer.deadline = due
+        else:
+            self._wake_for(peer, due)
 
     def _forget_cids(self, peer: Peer) -> None:
         for cid in peer.cids:
@@ -428,9 +431,17 @@ class Endpoint:
     def _arm(self, peer: Peer) -> None:
         """At the latest then; who comes too early is armed again."""
         deadline = peer.session.poll_timeout()
-        if deadline is not None and (peer.deadline is None or deadline < peer.deadline):
-            heapq.heappush(self._timers, (deadline, next(self._order), peer))
-            peer.deadline = deadline
+        if deadline is not None:
+            self._wake_for(peer, deadline)
+
+    def _wake_for(self, peer: Peer, deadline: float) -> None:
+        if peer.deadline is not None and peer.deadline <= deadline:
+            return
+        heapq.heappush(self._timers, (deadline, next(self._order), peer))
+        peer.deadline = deadline
+        if len(self._timers) > 4 * len(self._peers) + SPARE_TIMERS:
+            self._timers = [timer for timer in self._timers if timer[2].deadline == timer[0]]
+            heapq.heapify(self._timers)
 
     def _drain_events(self, peer: Peer, now: float) -> None:
         while (event := peer.session.poll_event()) is not None:

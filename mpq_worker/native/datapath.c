@@ -221,7 +221,7 @@ void datapath_flush(struct datapath *dp, double now) {
         struct path *path = dp->busy[i];
         if (!path_waits(path))
             path->pace_at = 0;
-        else if (now >= path->pace_at)
+        else if (path->message_count || now >= path->pace_at)
             path_pump(dp, path, now);
         if (path->unacked && (path->unacked >= path->ack_every || path->ack_gap || now >= path->ack_at))
             path_acknowledge(dp, path, now);

@@ -118,7 +118,8 @@ static void close_packet(struct datapath *dp, enum owner owner, double now) {
     extend_runs(dp, path, size);
     dp->out_used += size;
     dp->open = dp->open_at = NULL;
-    path->tokens -= (double)size;
+    if (dp->open_eliciting) /* acknowledgements are not paced, nor does anything wait for them (RFC 9002 section 7.7) */
+        path->tokens -= (double)size;
     if (dp->open_eliciting && path->asked == 0)
         path->asked = now;
 }

@@ -22,7 +22,7 @@ int sent_begin(struct sent *s, uint64_t next, uint64_t delivered, double now) {
         return -1;
     s->mask = SENT_MIN - 1;
     s->floor = s->oldest = s->next = next;
-    s->largest_acked = s->large_acked = -1;
+    s->largest_acked = s->large_acked = s->sampled = -1;
     s->delivered = delivered;
     s->delivered_time = s->first_sent_time = now;
     s->threshold = REORDER_MIN;
@@ -88,9 +88,10 @@ void sent_elsewhere(struct sent *s, uint64_t number, uint32_t size, double now) 
         sent_add(s, size, now, 1, PYTHON);
 }
 
-/* Python is told of `number`, if it asks; with so many untold it finds out by its probe timer. */
+/* Python is told of `number`, if it asks; with so many untold it learns by `oldest` that it is settled. One place is the
+ * probe's: there is one at a time. */
 static void note(struct sent *s, const struct sent_packet *p, uint64_t number, int acknowledged) {
-    if (p->owner != LOOP && s->note_count < SENT_NOTES)
+    if (p->owner != LOOP && s->note_count < SENT_NOTES - (p->owner != PROBE))
         s->notes[s->note_count++] = number << 1 | (unsigned)acknowledged;
 }
 
@@ -135,7 +136,8 @@ void sent_acked(struct sent *s, uint64_t low, uint64_t high, double now) {
 void sent_settle(struct sent *s, uint64_t largest, double delay, double loss_delay, double now) {
     if ((int64_t)largest > s->largest_acked)
         s->largest_acked = (int64_t)largest;
-    if (s->summary.newest == (int64_t)largest) {
+    if (s->summary.newest == (int64_t)largest && (int64_t)largest > s->sampled) {
+        s->sampled = (int64_t)largest;
         s->summary.rtt = now - s->summary.token.sent_time;
         s->summary.delay = delay;
     }

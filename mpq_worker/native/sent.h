@@ -37,7 +37,7 @@ struct sent {
     struct sent_packet *ring;
     uint64_t mask;
     uint64_t floor, oldest, next; /* ring holds [floor, next); nothing below `oldest` is in flight */
-    int64_t largest_acked;
+    int64_t largest_acked, sampled; /* `sampled`: highest number that gave an RTT */
     uint64_t bytes, packets; /* in flight */
     uint64_t delivered;
     double delivered_time, first_sent_time;

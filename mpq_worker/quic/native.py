@@ -80,7 +80,6 @@ class NativeSpace:
             assert packet.sent_time is not None
             connection.control.disown(packet)
             path.sent_elsewhere(number, packet.sent_bytes if packet.in_flight else 0, packet.sent_time)
-        self.configure()
         connection.recovery.native = connection.control.native = path
         connection.recovery.mtu = self._mtu = MtuSearch(inner_mtu)
         self.after(now)
@@ -93,10 +92,11 @@ class NativeSpace:
         self._space.largest_received_packet = max(self._space.largest_received_packet, largest)
 
     def after(self, now: float) -> None:
-        """Call after it did: acknowledgements are the loop's business."""
+        """Call after it did: acknowledgements are the loop's business, and what they said counts at once."""
         if self._space.ack_at is not None:
             self._space.ack_at = None
             self.path.acknowledge_soon(now)
+        self.configure()
 
     def next_number(self) -> None:
         """Call before aioquic builds packets, and `entered` after that."""

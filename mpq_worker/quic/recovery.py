@@ -186,8 +186,10 @@ class Recovery(QuicPacketRecovery):
             packet = space.sent_packets.pop(number, None)
             if packet is None and self.mtu is not None:
                 self.mtu.on_fate(number, good, now)
-            for handler, args in packet.delivery_handlers if packet is not None else ():
-                handler(QuicDeliveryState.ACKED if good else QuicDeliveryState.LOST, *args)
+            if packet is not None:
+                _deliver(packet, QuicDeliveryState.ACKED if good else QuicDeliveryState.LOST)
+        while space.sent_packets and (number := next(iter(space.sent_packets))) < path.oldest_sent:
+            _deliver(space.sent_packets.pop(number), QuicDeliveryState.LOST)  # one of more than the loop can tell of
 
     def get_loss_detection_time(self, *, amplification_limited: bool) -> float | None:
         if self.native is not None:
@@ -221,6 +223,11 @@ class Recovery(QuicPacketRecovery):
         self._rtt_latest = latest - delay if latest >= self._rtt_min + delay else latest
         self._rtt_variance += (abs(self._rtt_smoothed - self._rtt_latest) - self._rtt_variance) / 4
         self._rtt_smoothed += (self._rtt_latest - self._rtt_smoothed) / 8
+
+
+def _deliver(packet: QuicSentPacket, state: QuicDeliveryState) -> None:
+    for handler, args in packet.delivery_handlers:
+        handler(state, *args)
 
 
 register_congestion_control(ALGORITHM, CongestionControl)

@@ -167,6 +167,8 @@ class Session:
         if deadline is not None and now >= deadline:
             self._stirred = True
             self._guarded(self._connection.handle_timer, now)
+            if self._native is not None and not self.closed:
+                self._native.configure()  # what is lost by time
             self._collect()
 
     def send_control(self, data: bytes) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+from aioquic.buffer import Buffer
+from aioquic.quic.packet import QuicFrameType
+
+from mpq_worker.endpoint import SPARE_TIMERS
 from mpq_worker.errors import DropReason
 from mpq_worker.peer import SLOW, SLOW_OF_STRANGERS
 from tests.fuzz import ends
@@ -47,3 +52,37 @@ def test_what_python_has_to_look_at_has_a_budget_by_connection() -> None:
     core.poll_transmit(NOW + 1.0)
     hear(MAX_DATA, 10, NOW + 1.0)
     assert dropped() == {DropReason.CONTROL: 70}
+
+
+def test_what_the_loop_cannot_tell_of_is_settled_all_the_same() -> None:
+    """A peer has us answer hundreds of times, and acknowledges all of it at once."""
+    core, peer = ends.hub_of_one()
+    assert peer.path is not None
+    first = peer.path.next_number
+    for number in range(300):
+        now = NOW + number / 400
+        core.handle_udp(
+            ends.seal(peer.session, "hub", b"\x1a" + number.to_bytes(8, "big"), number), SITE_ADDRESS, now
+        )
+        core.poll_transmit(now)
+    last = peer.path.next_number - 1
+    assert last - first >= 299
+    ack = Buffer(capacity=64)
+    for field in (QuicFrameType.ACK, last, 0, 0, last - first):  # one range
+        ack.push_uint_var(field)
+    unsettled = peer.session._connection._loss.spaces[-1].sent_packets
+    assert len(unsettled) >= 300
+    core.handle_udp(ends.seal(peer.session, "hub", ack.data, 300), SITE_ADDRESS, NOW + 1.0)
+    core.poll_transmit(NOW + 1.1)
+    assert unsettled == {}
+
+
+def test_timers_of_the_past_are_forgotten() -> None:
+    """Each time that something is in flight, and then nothing, outdates a timer of 30 s."""
+    core, peer = ends.hub_of_one()
+    for number in range(500):
+        core._wake_for(peer, NOW + 30 - number / 100)
+    assert len(core._timers) <= 4 + SPARE_TIMERS
+    assert core.poll_timeout() == pytest.approx(NOW + 30 - 4.99)
+    core._remove(peer)
+    assert core._timers == []

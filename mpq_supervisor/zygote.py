@@ -230,12 +230,12 @@ class Zygote:
     def _lost(self) -> None:
         assert self._popen is not None
         self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        status = self._popen.wait()
         if self._channel is not None:
-            self._receive()  # what it still said
+            self._receive()  # what it still said; that may be a fault, so the pidfd is there yet
         if self._channel is not None:
             self._drop_channel()
+        os.close(self._pidfd)
+        status = self._popen.wait()
         self._popen = None
         self._gone.set()
         self._respawn_at = self._loop.time() + (0.0 if self._answered else START_PAUSE)

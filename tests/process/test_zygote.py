@@ -333,6 +333,18 @@ def test_zygote_that_cannot_start_is_tried_again_without_haste(run: Run) -> None
     run(body())
 
 
+def test_nonsense_among_the_last_words_of_a_zygote_ends_nobody_else(run: Run) -> None:
+    async def body() -> None:
+        nursery = Nursery((sys.executable, "-c", "import os, sys; os.write(int(sys.argv[-1]), b'nonsense')"))
+        nursery.zygote.start()
+        assert nursery.zygote._channel is not None
+        nursery.loop.remove_reader(nursery.zygote._channel.fileno())  # its end is seen first
+        await nursery.until(lambda: nursery.zygote.pid is None)
+        await nursery.zygote.close()
+
+    run(body())
+
+
 def test_worker_sees_the_end_of_its_channel(run: Run) -> None:
     async def body() -> None:
         async with Nursery() as nursery:

@@ -118,6 +118,7 @@ class Incarnation:
         self.lost = lost
         self.generation = generation
         self.standby = standby
+        self.version: int | None = None  # of the contract, as its Started said
         self.configured = self.adopted = False
         self.deadline: float | None = (
             None  # when a heartbeat is overdue; until it is born, the zygote's silence counts

@@ -260,7 +260,8 @@ class Worker:
                 who.send(Signature(seq, self._sign(purpose, data)))
             case Started(version=version) if version not in NEIGHBOURS:
                 self.on_unfit(who, f"speaks version {version} of the contract, we {CONTRACT_VERSION}")
-            case Started() if not who.configured and who not in self._killed:
+            case Started(version=version):
+                who.version = version
                 self._configure(who)
             case PeerMoved():
                 reader = self.other if who is self.leader else self.leader
@@ -299,9 +300,8 @@ class Worker:
             self.feed(happenings.PeerSilent("nothing heard from the hub"))
 
     def on_born(self, who: Incarnation) -> None:
-        if who is self.leader:
-            self._store(who)
         self._changed(self)
+        self._configure(who)
 
     def on_unfit(self, who: Incarnation, reason: str) -> None:
         if who is self.leader:
@@ -339,9 +339,10 @@ class Worker:
     # ------------------------------------------------------------ helpers
 
     def _store(self, leader: Incarnation | None) -> None:
-        """The next supervisor, should it come suddenly, finds the leader and no other."""
+        """The next supervisor, should it come suddenly, finds the leader and no other, and that only if configured:
+        no other could answer `Adopt`."""
         before, self._stored = self._stored, ()
-        if leader is not None and leader.process.pidfd >= 0:
+        if leader is not None and leader.configured:
             where = f"{self.name}/{leader.generation}"
             channel = f"channel/{where}/{CONTRACT_VERSION}/{leader.fingerprint}"
             self._stored = (channel, f"pidfd/{where}")
@@ -352,10 +353,16 @@ class Worker:
                 self._around.store.drop(name)
 
     def _configure(self, who: Incarnation) -> None:
+        """Once it has said Started and the zygote Forked, in whatever order: were the zygote lost in between, nobody
+        could end it. Without configuration it ends with its channel."""
+        if who.version is None or who.process.pid is None or who.configured or who in self._killed:
+            return
         try:
             who.configure()
         except (HostFault, OSError) as error:  # a TUN that somebody else holds, a socket that cannot be had
             self.on_unfit(who, str(error))
+        if who is self.leader:
+            self._store(who)
 
     def _sign(self, purpose: str, data: bytes) -> bytes:
         try:

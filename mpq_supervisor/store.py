@@ -1,7 +1,8 @@
 """Descriptors that outlive this process: the service manager's store (sd_notify(3), FDSTORE=1; systemd 252 has it).
 
-TUNs, the sockets of hub ports, and of each worker that leads its channel and its pidfd are put there when they are
-made, and come back to the next supervisor (sd_listen_fds(3)), which adopts what they belong to. Names:
+TUNs and the sockets of hub ports are put there when they are made, and of each worker that leads its channel and its
+pidfd when it has been configured. They come back to the next supervisor (sd_listen_fds(3)), which adopts what they
+belong to. Names:
 
     tun/NAME    slot/PORT/SLOT/ADDRESS    channel/WORKER/GENERATION/CONTRACT/FINGERPRINT    pidfd/WORKER/GENERATION
     nft/table   nft/guard   (notes)

@@ -175,9 +175,8 @@ class Rig:
         assert await self.fleet.wait(lambda: all(self.states()[n] == state for n in wanted), 8), self.states()
 
     async def pids(self) -> dict[str, int]:
-        """Every worker's pid, once all are UP; the zygote's word of it may come after the worker's own."""
+        """Every worker's pid, once all are UP."""
         await self.all_in("UP")
-        await self.until(lambda: all(w.process and w.process.pid for w in self.fleet.workers.values()))
         return {name: self.pid(name) for name in self.fleet.workers}
 
     async def until(self, condition: Callable[[], bool]) -> None:

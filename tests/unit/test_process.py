@@ -1,0 +1,161 @@
+"""A hub's worker as its supervisor sees it: when its process is configured, and what of it is stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from mpq_supervisor import happenings
+from mpq_supervisor.config import parse
+from mpq_supervisor.incarnation import Incarnation, Surroundings
+from mpq_supervisor.lifecycle import Policy
+from mpq_supervisor.plan import make_plan
+from mpq_supervisor.process import Worker
+from mpq_supervisor.zygote import Process
+from mpq_worker.channel import Channel, ChannelClosed
+from mpq_worker.contract import (
+    CONTRACT_VERSION,
+    ConfigureHub,
+    Credentials,
+    Fork,
+    Ready,
+    Started,
+    ToWorker,
+)
+
+PLAN = make_plan(parse((Path(__file__).parents[2] / "etc" / "hub.toml").read_text()))
+PID = 4711
+STARTED = Started(PID, CONTRACT_VERSION)
+
+
+class Rig:
+    """One worker; its processes are the other ends of their channels, and pidfds that are none."""
+
+    def __init__(self) -> None:
+        self.stored: set[str] = set()
+        self.ends: list[Channel[ToWorker]] = []
+        self._null = os.open("/dev/null", os.O_RDWR)
+        around = SimpleNamespace(
+            loop=SimpleNamespace(
+                time=lambda: 1000.0,
+                call_later=lambda *_: SimpleNamespace(cancel=lambda: None),
+                call_soon=lambda *_: None,
+                add_reader=lambda *_: None,
+                remove_reader=lambda *_: None,
+            ),
+            plan=PLAN,
+            policy=Policy(),
+            secrets=SimpleNamespace(
+                credentials=Credentials("ca", "certificate"),
+                reset_key=lambda _: bytes(32),
+                retry_key=lambda _: bytes(32),
+            ),
+            network=SimpleNamespace(
+                hub_fds=lambda *_: (self._null, self._null), admit=lambda *_: None, forget=lambda *_: None
+            ),
+            zygote=SimpleNamespace(fork=self._fork),
+            may_raise_priority=False,
+            weights=None,
+            store=SimpleNamespace(put=lambda name, _: self.stored.add(name), drop=self.stored.discard),
+        )
+        self.worker = Worker(PLAN.hub_workers[0], cast(Surroundings, around), lambda _: None)
+
+    def _fork(self, order: Fork, worker_end: int, process: Process) -> bool:
+        self.ends.append(Channel[ToWorker].from_fd(os.dup(worker_end), ToWorker))
+        return True
+
+    def pidfd(self) -> int:
+        """A descriptor to give away."""
+        return os.dup(self._null)
+
+    def leader(self) -> Incarnation:
+        """There is one."""
+        assert self.worker.leader is not None
+        return self.worker.leader
+
+    def names(self) -> set[str]:
+        """What is to be stored of the leader."""
+        leader = self.leader()
+        where = f"{self.worker.name}/{leader.generation}"
+        return {f"channel/{where}/{CONTRACT_VERSION}/{leader.fingerprint}", f"pidfd/{where}"}
+
+    def heard(self, end: int = -1) -> list[type]:
+        """What a process has been told since."""
+        messages = list[type]()
+        while (received := self.ends[end].receive()) is not None:
+            messages.append(type(received[0]))
+            for fd in received[1]:
+                os.close(fd)
+        return messages
+
+    def close(self) -> None:
+        """Nobody is left."""
+        for process in self.worker.processes:
+            process.end(None)
+        for end in self.ends:
+            end.close()
+        os.close(self._null)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.close()
+
+
+@pytest.mark.parametrize("born_first", [True, False])
+def test_a_process_is_configured_once_it_is_known_by_pid_and_has_said_started(rig: Rig, born_first: bool) -> None:
+    rig.worker.feed(happenings.StartWanted())
+    leader = rig.leader()
+    steps: list[Callable[[], None]] = [
+        lambda: leader.process.begin(PID, rig.pidfd()),
+        lambda: rig.worker.on_message(leader, STARTED),
+    ]
+    first, second = steps if born_first else steps[::-1]
+    first()
+    assert rig.heard() == []
+    second()
+    assert rig.heard() == [ConfigureHub]
+
+
+def test_a_process_lost_with_its_zygote_before_it_was_known_has_nothing_and_sees_the_end(rig: Rig) -> None:
+    rig.worker.feed(happenings.StartWanted())
+    rig.worker.on_message(rig.leader(), STARTED)
+    rig.leader().process.end(None)
+    with pytest.raises(ChannelClosed):
+        rig.ends[0].receive()
+
+
+def test_only_a_configured_leader_is_stored(rig: Rig) -> None:
+    """The next supervisor says Adopt, and throws away whatever was said before."""
+    rig.worker.feed(happenings.StartWanted())
+    leader = rig.leader()
+    leader.process.begin(PID, rig.pidfd())
+    assert rig.stored == set()
+    rig.worker.on_message(leader, STARTED)
+    assert rig.stored == rig.names()
+    leader.process.end(0)
+    assert rig.stored == set()
+
+
+def test_a_successor_that_inherits_is_stored_once_it_is_configured(rig: Rig) -> None:
+    rig.worker.feed(happenings.StartWanted())
+    first = rig.leader()
+    first.process.begin(PID, rig.pidfd())
+    rig.worker.on_message(first, STARTED)
+    rig.worker.on_message(first, Ready())
+    rig.worker.feed(happenings.RestartWanted())
+    assert rig.stored == rig.names()
+    first.process.end(-9)
+    second = rig.leader()
+    assert second is not first
+    second.process.begin(PID + 1, rig.pidfd())
+    assert rig.stored == set()
+    rig.worker.on_message(second, STARTED)
+    assert rig.stored == rig.names()

@@ -126,7 +126,7 @@ class Worker:
     def adopt(self, survivor: Survivor) -> None:
         """Takes over a process that an earlier supervisor has left, with both its descriptors."""
         sock = socket.socket(fileno=survivor.channel)
-        self._generation = survivor.generation
+        self._generation, self._stored = survivor.generation, survivor.names
         self.leader = Incarnation(self.entry, survivor.generation, self._around, self, channel=sock)
         self.outdated = survivor.fingerprint != self.leader.fingerprint
         self.feed(happenings.Adopted())
@@ -344,7 +344,7 @@ class Worker:
         before, self._stored = self._stored, ()
         if leader is not None and leader.configured:
             where = f"{self.name}/{leader.generation}"
-            channel = f"channel/{where}/{CONTRACT_VERSION}/{leader.fingerprint}"
+            channel = f"channel/{where}/{leader.version}/{leader.fingerprint}"
             self._stored = (channel, f"pidfd/{where}")
             self._around.store.put(channel, leader.process.channel.fileno())
             self._around.store.put(f"pidfd/{where}", leader.process.pidfd)

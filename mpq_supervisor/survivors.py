@@ -26,6 +26,8 @@ class Survivor(msgspec.Struct, frozen=True):
     channel: int
     pidfd: int
     fingerprint: str
+    names: tuple[str, str]
+    """Of these descriptors in the store."""
 
 
 def find(store: Store, workers: Iterable[str]) -> list[Survivor]:
@@ -36,12 +38,13 @@ def find(store: Store, workers: Iterable[str]) -> list[Survivor]:
         worker, generation, version, fingerprint = parts[:4]  # a later release may add to them
         channel_name = "/".join(("channel", *parts))
         pidfd_name = f"pidfd/{worker}/{generation}"
-        channel, pidfd = store.take(channel_name), store.take(pidfd_name)
+        names = channel_name, pidfd_name
+        channel, pidfd = map(store.take, names)
         assert channel is not None
         pid = -1 if pidfd is None else _pid_of(pidfd)
         if pidfd is not None and pid > 0 and worker in wanted and int(version) in NEIGHBOURS:
             wanted.discard(worker)
-            found.append(Survivor(worker, int(generation), pid, channel, pidfd, fingerprint))
+            found.append(Survivor(worker, int(generation), pid, channel, pidfd, fingerprint, names))
             continue
         text = "%s: a process of an earlier supervisor, not to be adopted: pid %d, version %s of the contract"
         log.warning(text, worker, pid, version)

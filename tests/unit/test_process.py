@@ -16,14 +16,17 @@ from mpq_supervisor.incarnation import Incarnation, Surroundings
 from mpq_supervisor.lifecycle import Policy
 from mpq_supervisor.plan import make_plan
 from mpq_supervisor.process import Worker
+from mpq_supervisor.survivors import Survivor
 from mpq_supervisor.zygote import Process
-from mpq_worker.channel import Channel, ChannelClosed
+from mpq_worker.channel import Channel, ChannelClosed, pair
 from mpq_worker.contract import (
     CONTRACT_VERSION,
+    Adopt,
     ConfigureHub,
     Credentials,
     Fork,
     Ready,
+    SetSites,
     Started,
     ToWorker,
 )
@@ -78,11 +81,11 @@ class Rig:
         assert self.worker.leader is not None
         return self.worker.leader
 
-    def names(self) -> set[str]:
+    def names(self, version: int = CONTRACT_VERSION) -> set[str]:
         """What is to be stored of the leader."""
         leader = self.leader()
         where = f"{self.worker.name}/{leader.generation}"
-        return {f"channel/{where}/{CONTRACT_VERSION}/{leader.fingerprint}", f"pidfd/{where}"}
+        return {f"channel/{where}/{version}/{leader.fingerprint}", f"pidfd/{where}"}
 
     def heard(self, end: int = -1) -> list[type]:
         """What a process has been told since."""
@@ -159,3 +162,24 @@ def test_a_successor_that_inherits_is_stored_once_it_is_configured(rig: Rig) -> 
     assert rig.stored == set()
     rig.worker.on_message(second, STARTED)
     assert rig.stored == rig.names()
+
+
+def test_a_process_is_stored_under_its_own_version(rig: Rig) -> None:
+    """Of the next release, whose files have replaced ours."""
+    rig.worker.feed(happenings.StartWanted())
+    leader = rig.leader()
+    leader.process.begin(PID, rig.pidfd())
+    rig.worker.on_message(leader, Started(PID, CONTRACT_VERSION + 1))
+    assert rig.stored == rig.names(CONTRACT_VERSION + 1)
+
+
+def test_what_was_stored_of_an_adopted_process_stays_until_it_ends_and_no_longer(rig: Rig) -> None:
+    names = f"channel/{rig.worker.name}/1/{CONTRACT_VERSION - 1}/abc/more", f"pidfd/{rig.worker.name}/1"
+    rig.stored.update(names)
+    ours, theirs = pair()
+    rig.ends.append(Channel[ToWorker](theirs, ToWorker))
+    rig.worker.adopt(Survivor(rig.worker.name, 1, PID, ours.detach(), rig.pidfd(), "abc", names))
+    assert rig.heard() == [Adopt, SetSites]
+    assert rig.stored == set(names)
+    rig.leader().process.end(0)
+    assert rig.stored == set()

@@ -128,6 +128,7 @@ def test_only_what_we_can_speak_with_and_want_survives(monkeypatch: pytest.Monke
     )
     (survivor,) = find(store, ["br1", "br2", "br3", "br4"])
     assert (survivor.worker, survivor.generation, survivor.fingerprint) == ("br1", 1, "abc")
+    assert survivor.names == tuple(good[0])
     assert survivor.pid == good[2].pid
     assert [one[2].wait(5) for one in (foreign, unwanted)] == [-signal.SIGKILL] * 2
     assert good[2].poll() is None

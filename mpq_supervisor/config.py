@@ -13,6 +13,8 @@ from typing import Any
 from mpq_supervisor.credentials import check_host, check_state
 from mpq_supervisor.decode import Problem, decode, nearest, unread_fields
 from mpq_supervisor.files import read_regular
+from mpq_supervisor.orders import check_sites
+from mpq_supervisor.plan import make_plan
 from mpq_supervisor.portal_files import check_portal
 from mpq_supervisor.schema import Config, HubConfig, SiteConfig
 from mpq_supervisor.validate import validate
@@ -79,7 +81,8 @@ def _examine(text: str) -> tuple[Config | None, list[Problem]]:
     if table["role"] is None:  # then nothing can be said of the rest
         return None, problems
     config: Config = decode(HubConfig if table["role"] == "hub" else SiteConfig, table, "", problems)
-    return config, problems + validate(config, unread_fields(problems))
+    problems += validate(config, unread_fields(problems))
+    return config, problems or check_sites(make_plan(config))
 
 
 def _with_role(table: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:

@@ -17,7 +17,16 @@ import msgspec
 
 from mpq_supervisor.lifecycle import Policy
 from mpq_supervisor.network import LinkState
-from mpq_supervisor.orders import Entry, class_of, configure_hub, configure_site, fingerprint, fork_order, obstacle
+from mpq_supervisor.orders import (
+    Entry,
+    class_of,
+    configure_hub,
+    configure_site,
+    fingerprint,
+    fork_order,
+    obstacle,
+    with_lost,
+)
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.store import Store
@@ -186,10 +195,10 @@ class Incarnation:
             keys = around.secrets.reset_key(entry), around.secrets.retry_key(entry)
             hub = configure_hub(entry, around.plan, credentials, *keys)
             lost = tuple(LostPeer(site.peer, site.local, site.cid) for site in self.lost)
-            hub = msgspec.structs.replace(hub, slot=hub.slot + self.generation, standby=self.standby, lost=lost)
+            hub = msgspec.structs.replace(hub, slot=hub.slot + self.generation, standby=self.standby)
             if not self.standby:
                 self.admit()
-            self.configured = self.send(hub, *fds)
+            self.configured = self.send(with_lost(hub, lost), *fds)
         elif (pair_of_fds := around.network.tunnel_fds(entry, self.generation)) is None:
             reason = obstacle(entry, around.network.links.get(entry.wan))
             if reason:

@@ -8,16 +8,19 @@ from typing import Literal
 import msgspec
 
 from mpq_supervisor import __version__
+from mpq_supervisor.decode import Problem
 from mpq_supervisor.network import LinkState
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.schema import FloodLimits, Supervisor
 from mpq_worker.contract import (
     CONTRACT_VERSION,
+    MAX_MESSAGE,
     ConfigureHub,
     ConfigureSite,
     Credentials,
     Fork,
     Limits,
+    LostPeer,
     SiteEntry,
     TrafficClass,
 )
@@ -28,6 +31,10 @@ Entry = TunnelPlan | HubWorkerPlan
 WorkerChange = Literal["add", "remove", "restart", "sites"]
 """`sites`: a hub's worker is told of them while it runs."""
 
+MAX_SITES = 147_456
+"""Bytes that a worker's sites may take in a message: a thousand with two addresses and a prefix. What `MAX_MESSAGE`
+has besides is for certificates (`pki.MAX_CERTIFICATES`) and for the connections of a process that has died."""
+
 NICE = {TrafficClass.CRITICAL: -5, TrafficClass.DEFAULT: 0, TrafficClass.BULK: 10}
 """The weight of a class where there is no cgroup for it; negative only if we have SYS_NICE, or no more ourselves."""
 
@@ -35,6 +42,11 @@ NICE = {TrafficClass.CRITICAL: -5, TrafficClass.DEFAULT: 0, TrafficClass.BULK: 1
 def class_of(entry: Entry) -> TrafficClass:
     """A worker for all classes counts as default."""
     return TrafficClass.DEFAULT if entry.traffic_class is None else entry.traffic_class
+
+
+def sites_of(entry: Entry) -> tuple[SiteEntry, ...]:
+    """Whom a hub's worker serves; nobody at a site."""
+    return entry.sites if isinstance(entry, HubWorkerPlan) else ()
 
 
 def fork_order(entry: Entry, plan: HostPlan, may_raise: bool) -> Fork:
@@ -88,6 +100,24 @@ def configure_hub(
     )
 
 
+def check_sites(plan: HostPlan) -> list[Problem]:
+    """Whether a hub's workers can be told of their sites: all of a worker's are in one message."""
+    for worker in plan.hub_workers:
+        size = len(msgspec.msgpack.encode(worker.sites))
+        if size > MAX_SITES:
+            text = f"{len(worker.sites)} sites take {size} bytes of a message to {worker.name}, {MAX_SITES} are free"
+            return [Problem("site", text)]
+    return []
+
+
+def with_lost(message: ConfigureHub, lost: tuple[LostPeer, ...]) -> ConfigureHub:
+    """`message` with `lost`, or with the first half of them, and so on, until it is none too large."""
+    whole = msgspec.structs.replace(message, lost=lost)
+    while whole.lost and len(msgspec.msgpack.encode(whole)) > MAX_MESSAGE:
+        whole = msgspec.structs.replace(message, lost=whole.lost[: len(whole.lost) // 2])
+    return whole
+
+
 def worker_changes(old: HostPlan, new: HostPlan, *, credentials: bool = False) -> dict[str, WorkerChange]:
     """What going over from one plan to the other does to each worker that it concerns. `credentials`: the files that
     `identity` names have other contents."""
@@ -100,7 +130,7 @@ def worker_changes(old: HostPlan, new: HostPlan, *, credentials: bool = False) -
             changes[name] = "add"
         elif all_of_them or not same_process(before[name], entry):
             changes[name] = "restart"
-        elif _sites(before[name]) != _sites(entry):
+        elif sites_of(before[name]) != sites_of(entry):
             changes[name] = "sites"
     return changes
 
@@ -142,10 +172,6 @@ def same_host(old: HostPlan, new: HostPlan) -> bool:
 
 def _told(supervisor: Supervisor) -> tuple[object, ...]:
     return supervisor.key_update_packets, supervisor.on_orphan, supervisor.cpus, supervisor.native
-
-
-def _sites(entry: Entry) -> tuple[SiteEntry, ...]:
-    return entry.sites if isinstance(entry, HubWorkerPlan) else ()
 
 
 def _limits(limits: FloodLimits) -> Limits:

@@ -29,6 +29,8 @@ AUTHORITY_DAYS = 3650
 LEAF_DAYS = 730
 BACKDATED = timedelta(hours=1)
 """Certificates are valid from a little before now, for clocks that are a little behind."""
+MAX_CERTIFICATES = 16_384
+"""Bytes of a file of them: of a host's two every worker is told in one message (`contract.MAX_MESSAGE`)."""
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 64, 65, 66, 73
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.(?!-)[a-z0-9-]{1,63})*")
@@ -142,8 +144,11 @@ def load_authority(directory: Path) -> Credential:
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
     """The certificates in a PEM file, at least one. Raises OSError, Damaged."""
+    data = read_regular(path)
+    if len(data) > MAX_CERTIFICATES:
+        raise Damaged(f"{path}: {len(data)} bytes, of certificates there may be {MAX_CERTIFICATES}")
     try:
-        return x509.load_pem_x509_certificates(read_regular(path))
+        return x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise Damaged(f"{path}: no certificate in PEM") from error
 

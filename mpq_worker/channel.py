@@ -2,7 +2,7 @@
 
 A channel never blocks. A full buffer makes `send` answer False and is counted; what the loss of a message
 means is the sender's business (a heartbeat is simply missed, a configuration is sent again or the worker is
-killed). The kernel bounds the queue: SO_SNDBUF, about 200 kB. A message that the contract does not have is a later
+killed). The kernel bounds the queue: SO_SNDBUF, about 400 kB. A message that the contract does not have is a later
 release's, and skipped.
 
     send(msg, fds) ─▶ MessagePack + SCM_RIGHTS ─▶ receive() ─▶ (msg, fds) | None; ChannelClosed at EOF
@@ -156,8 +156,11 @@ class Channel(Generic[Incoming]):
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected ends, close-on-exec."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """Two connected ends, close-on-exec. Beside the largest message, each has room for as much again."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, contract.MAX_MESSAGE)  # the kernel doubles it
+    return ends
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -26,8 +26,8 @@ NEIGHBOURS = frozenset({CONTRACT_VERSION - 1, CONTRACT_VERSION, CONTRACT_VERSION
 """Whose workers a supervisor can have: those of the release before it, which it adopts and then replaces, and those
 of the release after it, where somebody goes back. Between these, fields and messages are only added
 (docs/decisions/versions.md)."""
-MAX_MESSAGE = 131_072
-"""Largest encoded message in bytes; senders split what grows (reports) and receivers refuse more."""
+MAX_MESSAGE = 196_608
+"""Largest encoded message in bytes; senders bound what grows (sites, reports) and receivers refuse more."""
 MAX_FDS = 8
 
 MAX_RESET = 42

@@ -22,6 +22,7 @@ from mpq_worker.contract import (
     Notice,
     Rebind,
     SetSites,
+    Signature,
     SiteEntry,
     Stop,
     ToWorker,
@@ -136,6 +137,15 @@ def test_largest_message_fits(ends: Ends) -> None:
     assert worker.receive() == (sites, [])
     with pytest.raises(ChannelFault, match="SetSites of"):
         supervisor.send(SetSites(tuple([entry] * 20_000)))
+
+
+def test_beside_the_largest_message_there_is_room_for_others(ends: Ends) -> None:
+    """Such as the signatures that a hub's worker has asked for before it read of its sites."""
+    supervisor, worker = ends
+    sites = SetSites((SiteEntry("s" * (MAX_MESSAGE - 100), "", ()),))
+    others = [Signature(number, bytes(72)) for number in range(200)]
+    assert all(supervisor.send(message) for message in (sites, *others))
+    assert [worker.receive() for _ in range(201)] == [(message, []) for message in (sites, *others)]
 
 
 def test_full_buffer_never_blocks_and_is_counted(ends: Ends) -> None:

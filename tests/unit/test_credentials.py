@@ -51,6 +51,13 @@ def test_load_finds_missing_files_and_all_else(tmp_path: Path) -> None:
     ]
 
 
+def test_load_refuses_more_certificates_than_a_worker_is_told(tmp_path: Path, authority: pki.Credential) -> None:
+    path = _write(tmp_path, SITE, "ship1", authority, pki.issue_site(authority, "ship1"))
+    (tmp_path / "ca.crt").write_bytes(authority.certificate_pem * 50)
+    (line,) = loading(path)
+    assert re.fullmatch(r"identity\.ca: DIR/ca\.crt: \d+ bytes, of certificates there may be 16384", line)
+
+
 def test_load_refuses_unsafe_or_foreign_files(tmp_path: Path, authority: pki.Credential) -> None:
     leaf = pki.issue_site(authority, "ship2")
     path = _write(tmp_path, SITE, "ship1", pki.issue_authority(), leaf)

@@ -8,10 +8,21 @@ import msgspec
 
 from mpq_supervisor.config import parse
 from mpq_supervisor.network import LinkState, Route
-from mpq_supervisor.orders import configure_hub, configure_site, fork_order, obstacle, same_host, same_process
+from mpq_supervisor.orders import (
+    MAX_SITES,
+    check_sites,
+    configure_hub,
+    configure_site,
+    fork_order,
+    obstacle,
+    same_host,
+    same_process,
+    with_lost,
+)
+from mpq_supervisor.pki import MAX_CERTIFICATES
 from mpq_supervisor.plan import make_plan
 from mpq_supervisor.schema import FloodLimits
-from mpq_worker.contract import Credentials, Limits, TrafficClass
+from mpq_worker.contract import MAX_MESSAGE, Credentials, Limits, LostPeer, SiteEntry, TrafficClass
 
 ETC = Path(__file__).parents[2] / "etc"
 SITE = make_plan(parse((ETC / "site.toml").read_text()))
@@ -51,6 +62,33 @@ def test_configure_hub_has_its_sites() -> None:
     assert message.sites == worker.sites != ()
     assert message.slot == worker.slot
     assert message.limits == Limits()
+
+
+def test_a_worker_is_told_of_a_thousand_sites_and_refused_more_than_fit() -> None:
+    inner = ("10.200.10.5", "fd6d:7071::105")
+    site = SiteEntry("a-name-of-20-letters", "mpq://site/a-name-of-20-letters", inner, ("10.9.8.0/24",))
+    worker = msgspec.structs.replace(HUB.hub_workers[0], sites=(site,) * 1000)
+    plan = msgspec.structs.replace(HUB, hub_workers=(worker,))
+    assert check_sites(plan) == []
+    full = msgspec.structs.replace(worker, sites=(site,) * 1100)
+    (problem,) = check_sites(msgspec.structs.replace(plan, hub_workers=(worker, full)))
+    assert problem.path == "site"
+    assert problem.text.startswith("1100 sites take ")
+
+
+def test_as_many_lost_peers_as_a_message_has_room_for() -> None:
+    largest = "x" * MAX_CERTIFICATES
+    sites = (SiteEntry("s" * (MAX_SITES - 60), "", ()),)
+    worker = msgspec.structs.replace(HUB.hub_workers[0], sites=sites)
+    message = configure_hub(worker, HUB, Credentials(largest, largest), b"k" * 32, b"r" * 32)
+    lost = tuple(LostPeer(("2001:db8:1234:5678:9abc:def0:1234:5678", n), bytes(16), bytes(8)) for n in range(240))
+    told = with_lost(message, lost)
+    assert told.lost == lost[: len(told.lost)] != ()
+    assert len(msgspec.msgpack.encode(told)) <= MAX_MESSAGE
+    plain = msgspec.structs.replace(message, credentials=CREDENTIALS)
+    assert with_lost(plain, lost).lost == lost
+    bloated = (LostPeer(("192.0.2.1", 1), bytes(MAX_MESSAGE), b""),)
+    assert with_lost(plain, bloated) == plain
 
 
 def test_limits_follow_from_how_many_handshakes_there_may_be() -> None:

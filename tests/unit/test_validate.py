@@ -145,6 +145,14 @@ def test_hub_mistake(change: tuple[str, str], path: str, text: str) -> None:
     assert any(line.startswith(f"{path}: ") and text in line for line in found), found
 
 
+def test_more_sites_than_a_worker_can_be_told_of() -> None:
+    """Revoked ones count: it is told of them too."""
+    revoked = "".join(f'[[site]]\nname = "former{number}"\nrevoked = true\n' for number in range(2500))
+    (line,) = problems_of(HUB + revoked)
+    assert line.startswith("site: 2502 sites take ")
+    assert line.endswith(" bytes of a message to mt4.critical, 147456 are free")
+
+
 def test_one_mistake_is_one_problem() -> None:
     """A duplicate number means many equal addresses; it is said once."""
     assert len(problems_of(changed(HUB, ("number = 1 ", "number = 0 ")))) == 1

@@ -138,11 +138,11 @@ class Configuration:
         """Changes `fields` of a worker in the file, and goes over to it. Raises ChangeRefused, FileDiffers."""
         version, secrets = self._patched(name, changes)
         before = self._running.text
-        self._write(version.text)
         try:
+            self._write(version.text)
             return self._go(version, secrets)
         except BaseException:  # the file says what runs, whatever it was
-            self._write(before)
+            self._restore(before)
             raise
 
     def foresee(self, name: str, changes: Mapping[str, Value]) -> Preview:
@@ -236,6 +236,14 @@ class Configuration:
             write_atomically(path, text.encode(), path.stat().st_mode & 0o777, durable=True)
         except OSError as error:
             raise ChangeRefused([f"{path}: cannot be written: {error.strerror}"]) from error
+
+    def _restore(self, text: str) -> None:
+        """Has the file say what it said."""
+        try:
+            if self._read() != text:
+                self._write(text)
+        except ChangeRefused as refused:
+            log.error("%s: it may not say what runs", refused, extra=marks(Kind.CONFIG))
 
     def _difference(self, version: _Version, secrets: Secrets) -> Preview:
         running, stopped = self._running, self._stopped()

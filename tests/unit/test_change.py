@@ -508,6 +508,29 @@ def test_a_file_that_cannot_be_written(host: Host, monkeypatch: pytest.MonkeyPat
     assert host.applied == []
 
 
+@pytest.mark.parametrize("step", range(3))
+def test_a_patch_that_the_disk_does_not_take_leaves_the_file(host: Host, disk: Disk, step: int) -> None:
+    """Also where the name has gone over to the new text already, and only may not last."""
+    before = host.file.read_bytes()
+    disk.begin(broken={step})
+    with pytest.raises(ChangeRefused, match="Input/output error"):
+        host.running.patch("br1", {"wan[wan4].mtu": 1300})
+    assert (host.file.read_bytes(), host.applied) == (before, [])
+
+
+def test_a_patch_that_neither_the_host_nor_then_the_disk_takes(
+    host: Host, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step() -> None:
+        disk.begin(broken=range(99))
+        raise HostFault("nft: no")
+
+    host.step = step
+    with pytest.raises(ChangeRefused, match="nft: no"):
+        host.running.patch("br1", {"wan[wan4].mtu": 1300})
+    assert "it may not say what runs" in caplog.text
+
+
 def test_fields_tell_what_a_change_does(host: Host) -> None:
     fields = {field.path: field for field in host.running.fields("br1")}
     assert fields["wan[wan4].mtu"] == ConfigField("wan[wan4].mtu", 1400, "restart", True)

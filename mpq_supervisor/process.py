@@ -17,8 +17,8 @@ from mpq_supervisor import happenings, lifecycle
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.incarnation import Incarnation, Surroundings
 from mpq_supervisor.lifecycle import Life, State
-from mpq_supervisor.orders import Entry, obstacle
-from mpq_supervisor.plan import HubWorkerPlan, TunnelPlan
+from mpq_supervisor.orders import Entry, obstacle, sites_of
+from mpq_supervisor.plan import TunnelPlan
 from mpq_supervisor.signer import SignatureRefused
 from mpq_supervisor.survivors import Survivor
 from mpq_supervisor.throttle import Throttle
@@ -141,10 +141,13 @@ class Worker:
     def replace_entry(self, entry: Entry) -> None:
         """A reload changed the plan of this worker in nothing but its sites, or it will be restarted."""
         old, self.entry = self.entry, entry
-        if isinstance(entry, HubWorkerPlan) and isinstance(old, HubWorkerPlan) and entry.sites != old.sites:
-            for one in (self.leader, self.other):
-                if one is not None and one.configured:
-                    one.send(SetSites(entry.sites))
+        for one in (self.leader, self.other):
+            if one is None:
+                continue
+            if not one.configured:
+                one.entry = entry  # which it will be told
+            elif sites_of(entry) != sites_of(old):
+                one.send(SetSites(sites_of(entry)))
 
     def check_heartbeats(self, now: float) -> None:
         """Whoever has been silent for too long is taken for dead."""

@@ -8,13 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import msgspec
 import pytest
 
 from mpq_supervisor import happenings
 from mpq_supervisor.config import parse
 from mpq_supervisor.incarnation import Incarnation, Surroundings
 from mpq_supervisor.lifecycle import Policy
-from mpq_supervisor.plan import make_plan
+from mpq_supervisor.orders import Entry
+from mpq_supervisor.plan import HubWorkerPlan, make_plan
 from mpq_supervisor.process import Worker
 from mpq_supervisor.survivors import Survivor
 from mpq_supervisor.zygote import Process
@@ -87,14 +89,32 @@ class Rig:
         where = f"{self.worker.name}/{leader.generation}"
         return {f"channel/{where}/{version}/{leader.fingerprint}", f"pidfd/{where}"}
 
-    def heard(self, end: int = -1) -> list[type]:
+    def up(self) -> Incarnation:
+        """It is UP, by a process of generation 0."""
+        self.worker.feed(happenings.StartWanted())
+        leader = self.configured(self.leader())
+        self.worker.on_message(leader, Ready())
+        return leader
+
+    def configured(self, who: Incarnation | None) -> Incarnation:
+        """A process that has been ordered, from now on."""
+        assert who is not None
+        who.process.begin(PID, self.pidfd())
+        self.worker.on_message(who, STARTED)
+        return who
+
+    def told(self, end: int = -1) -> list[ToWorker]:
         """What a process has been told since."""
-        messages = list[type]()
+        messages = list[ToWorker]()
         while (received := self.ends[end].receive()) is not None:
-            messages.append(type(received[0]))
+            messages.append(received[0])
             for fd in received[1]:
                 os.close(fd)
         return messages
+
+    def heard(self, end: int = -1) -> list[type]:
+        """The kinds of that."""
+        return [type(message) for message in self.told(end)]
 
     def close(self) -> None:
         """Nobody is left."""
@@ -183,3 +203,33 @@ def test_what_was_stored_of_an_adopted_process_stays_until_it_ends_and_no_longer
     assert rig.stored == set(names)
     rig.leader().process.end(0)
     assert rig.stored == set()
+
+
+def without_ship1(entry: Entry) -> HubWorkerPlan:
+    """The same worker after the first of its sites was revoked."""
+    assert isinstance(entry, HubWorkerPlan)
+    first, *others = entry.sites
+    return msgspec.structs.replace(entry, sites=(msgspec.structs.replace(first, inner=(), prefixes=()), *others))
+
+
+def test_a_change_of_sites_before_a_process_is_configured_is_not_lost(rig: Rig) -> None:
+    rig.worker.feed(happenings.StartWanted())
+    new = without_ship1(rig.worker.entry)
+    rig.worker.replace_entry(new)
+    rig.configured(rig.leader())
+    (message,) = rig.told()
+    assert isinstance(message, ConfigureHub)
+    assert message.sites == new.sites
+
+
+def test_a_change_of_sites_during_a_restart_reaches_both_processes(rig: Rig) -> None:
+    rig.up()
+    rig.worker.feed(happenings.RestartWanted())
+    rig.told(0)
+    new = without_ship1(rig.worker.entry)
+    rig.worker.replace_entry(new)
+    rig.configured(rig.worker.other)
+    assert rig.told(0) == [SetSites(new.sites)]
+    (message,) = rig.told(1)
+    assert isinstance(message, ConfigureHub)
+    assert message.sites == new.sites

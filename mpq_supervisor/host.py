@@ -182,7 +182,7 @@ class Host:
         self._groups[_port(worker)].admit(worker.slot + generation)
 
     def forget(self, worker: TunnelPlan | HubWorkerPlan, generation: int) -> None:
-        """The process of this generation has gone, and another one has taken over."""
+        """The process of this generation has gone, and none comes in its place."""
         if isinstance(worker, TunnelPlan):
             sock = self._sockets.pop((worker.name, generation), None)
             if sock is not None:

@@ -120,6 +120,8 @@ class Worker:
             self.causes = {**self.causes, cause: self.causes.get(cause, 0) + 1}
         for action in actions:
             self._execute(action)
+        if self.life.state is not before.state and self.life.state in (State.STOPPED, State.FAILED):
+            self._around.network.forget(self.entry, self._generation)
         if self.life != before:
             self._changed(self)
 
@@ -328,6 +330,8 @@ class Worker:
             if self.life.state is not State.STOPPING:
                 log.warning("%s: %s", self.name, happenings.explain(status), extra=marks(Kind.EXIT, self.entry))
             self.feed(happenings.Exited(status))
+            if self.leader is not None:  # otherwise its place waits for the next one
+                self._give_up(who)
             return
         if who is self.other:
             self.other = None
@@ -335,11 +339,15 @@ class Worker:
                 self.feed(happenings.PredecessorGone(status))
             else:
                 self.feed(happenings.SuccessorLost(happenings.explain(status)))
-        if all(one is None or one.generation != who.generation for one in (self.leader, self.other)):
-            self._around.network.forget(who.entry, who.generation)
+        self._give_up(who)
         self._changed(self)
 
     # ------------------------------------------------------------ helpers
+
+    def _give_up(self, who: Incarnation) -> None:
+        """It has gone: so does what it was lent, unless somebody has its place."""
+        if all(one is None or one.generation != who.generation for one in (self.leader, self.other)):
+            self._around.network.forget(who.entry, who.generation)
 
     def _store(self, leader: Incarnation | None) -> None:
         """The next supervisor, should it come suddenly, finds the leader and no other, and that only if configured:

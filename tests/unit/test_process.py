@@ -1,4 +1,4 @@
-"""A hub's worker as its supervisor sees it: when its process is configured, and what of it is stored."""
+"""A hub's worker as its supervisor sees it: when its process is configured, what of it is stored and lent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from mpq_supervisor import happenings
 from mpq_supervisor.config import parse
 from mpq_supervisor.incarnation import Incarnation, Surroundings
-from mpq_supervisor.lifecycle import Policy
+from mpq_supervisor.lifecycle import Policy, State
 from mpq_supervisor.orders import Entry
 from mpq_supervisor.plan import HubWorkerPlan, make_plan
 from mpq_supervisor.process import Worker
@@ -26,6 +26,8 @@ from mpq_worker.contract import (
     Adopt,
     ConfigureHub,
     Credentials,
+    Drained,
+    ExitCode,
     Fork,
     Ready,
     SetSites,
@@ -43,6 +45,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.stored: set[str] = set()
+        self.forgotten: list[int] = []  # generations
         self.ends: list[Channel[ToWorker]] = []
         self._null = os.open("/dev/null", os.O_RDWR)
         around = SimpleNamespace(
@@ -61,7 +64,9 @@ class Rig:
                 retry_key=lambda _: bytes(32),
             ),
             network=SimpleNamespace(
-                hub_fds=lambda *_: (self._null, self._null), admit=lambda *_: None, forget=lambda *_: None
+                hub_fds=lambda *_: (self._null, self._null),
+                admit=lambda *_: None,
+                forget=lambda _, generation: self.forgotten.append(generation),
             ),
             zygote=SimpleNamespace(fork=self._fork),
             may_raise_priority=False,
@@ -118,8 +123,9 @@ class Rig:
 
     def close(self) -> None:
         """Nobody is left."""
-        for process in self.worker.processes:
-            process.end(None)
+        while processes := self.worker.processes:  # after the first end there may be others
+            for process in processes:
+                process.end(None)
         for end in self.ends:
             end.close()
         os.close(self._null)
@@ -233,3 +239,50 @@ def test_a_change_of_sites_during_a_restart_reaches_both_processes(rig: Rig) -> 
     (message,) = rig.told(1)
     assert isinstance(message, ConfigureHub)
     assert message.sites == new.sites
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_a_leader_that_dies_in_its_restart_gives_up_its_slot(rig: Rig, drains: bool) -> None:
+    leader = rig.up()
+    rig.worker.feed(happenings.RestartWanted())
+    successor = rig.configured(rig.worker.other)
+    if drains:
+        rig.worker.on_message(successor, Ready())
+        assert rig.worker.life.state is State.DRAINING
+    leader.process.end(-9)
+    assert rig.leader() is successor
+    assert rig.forgotten == [0]
+
+
+def test_a_restart_gives_up_the_old_slot_when_the_old_process_has_gone(rig: Rig) -> None:
+    leader = rig.up()
+    rig.worker.feed(happenings.RestartWanted())
+    rig.worker.on_message(rig.configured(rig.worker.other), Ready())
+    rig.worker.on_message(leader, Drained())
+    assert rig.forgotten == []
+    leader.process.end(0)
+    assert rig.forgotten == [0]
+
+
+def test_a_crash_keeps_the_slot_for_the_next_process(rig: Rig) -> None:
+    rig.up().process.end(-9)
+    rig.leader().process.end(-9)
+    assert rig.worker.life.state is State.BACKOFF
+    assert rig.forgotten == []
+
+
+@pytest.mark.parametrize("end", ["stopped", "stopped while it waits", "failed"])
+def test_a_worker_that_is_down_has_no_slot(rig: Rig, end: str) -> None:
+    leader = rig.up()
+    if end == "stopped":
+        rig.worker.feed(happenings.StopWanted())
+        assert rig.forgotten == []
+        leader.process.end(0)
+    elif end == "failed":
+        leader.process.end(ExitCode.NOPERM)
+    else:
+        leader.process.end(-9)
+        rig.leader().process.end(-9)
+        rig.worker.feed(happenings.StopWanted())
+    assert rig.worker.life.state is (State.FAILED if end == "failed" else State.STOPPED)
+    assert rig.forgotten == [0]

@@ -220,36 +220,43 @@ def _retire(life: Life, event: Event, now: float, chance: float, policy: Policy)
 
 def _settle(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
     assert isinstance(event, PredecessorGone)
-    life = _but(life, last_exit=event.status)
-    if life.obstacle:
-        return _enter(life, State.DEGRADED, now, life.obstacle), ()
-    if life.again:
-        return _replace(life, event, now, chance, policy)
-    return _enter(life, State.UP, now, ""), ()
+    return _over(_but(life, last_exit=event.status), "", now, chance, policy)
 
 
 def _keep(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
     """The successor failed: as before, but for the reason shown."""
     why = event.reason if isinstance(event, SuccessorLost) else f"not Ready within {policy.replace_timeout:.0f} s"
-    life = _enter(life, State.UP, now, f"restart failed: {why}", failed_restarts=life.failed_restarts + 1)
-    return life, (Discard(),)
+    life = _but(life, failed_restarts=life.failed_restarts + 1)
+    life, actions = _over(life, f"restart failed: {why}", now, chance, policy)
+    return life, (Discard(), *actions)
 
 
 def _resume(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
     """As `_keep`, and the leader may have stopped reading already."""
-    life, actions = _keep(life, event, now, chance, policy)
-    return life, (*actions, SendLead())
+    life, (discard, *actions) = _keep(life, event, now, chance, policy)
+    return life, (discard, SendLead(), *actions)
 
 
 def _inherit(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
     """The leader died while its successor starts, or stands by."""
     assert isinstance(event, Exited)
+    actions: tuple[Action, ...] = ()
     life = _but(life, last_exit=event.status, starts=life.starts + 1)
     if life.state is State.DRAINING:
-        life = _enter(life, State.UP, now, "", ready_at=now, failures=0)
+        life, actions = _over(_but(life, ready_at=now, failures=0), "", now, chance, policy)
     else:
         life = _enter(life, State.STARTING, now, explain(event.status), ready_at=None, failures=life.failures + 1)
-    return life, (Promote(), SendLead())
+    return life, (Promote(), SendLead(), *actions)
+
+
+def _over(life: Life, reason: str, now: float, chance: float, policy: Policy) -> Outcome:
+    """A planned restart is over, well or not: what was wanted or has happened meanwhile counts now."""
+    if life.again:
+        restart = _stop if life.obstacle else _replace
+        return restart(_but(life, again=False), RestartWanted(), now, chance, policy)
+    if life.obstacle:
+        return _enter(life, State.DEGRADED, now, life.obstacle), ()
+    return _enter(life, State.UP, now, reason), ()
 
 
 def _quit(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
@@ -257,6 +264,9 @@ def _quit(life: Life, event: Event, now: float, chance: float, policy: Policy) -
 
 
 def _falter(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
+    """RETIRING, and the peer or the WAN is gone."""
+    if life.again:
+        return _plainly(life, event, now, chance, policy)
     return _alone(_degrade, life, event, now, chance, policy)
 
 
@@ -269,7 +279,7 @@ def _fell(life: Life, event: Event, now: float, chance: float, policy: Policy) -
 
 
 def _plainly(life: Life, event: Event, now: float, chance: float, policy: Policy) -> Outcome:
-    """REPLACING, and the peer or the WAN is gone: stop and start instead."""
+    """A restart is under way or wanted, and the peer or the WAN is gone: stop and start instead."""
     if isinstance(event, LinkDown):
         life = _but(life, obstacle=event.reason)
     return _alone(_stop, life, RestartWanted(), now, chance, policy)
@@ -375,6 +385,8 @@ def backoff(failures: int, chance: float, policy: Policy) -> float:
 
 def cause(before: Life, event: Event, after: Life) -> str | None:
     """One word for why a worker was, or is about to be, started anew; None where this step is no reason."""
+    if after.again and not before.again:
+        return "order"
     if before.state is after.state or after.state in (State.STOPPED, State.FAILED):
         return None
     match event:

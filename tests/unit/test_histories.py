@@ -146,6 +146,7 @@ class Histories(RuleBasedStateMachine):
             assert not self.wanted
         if self.life.state is State.STOPPING:
             assert self.life.wanted == self.wanted
+        assert not self.life.again or self.life.state in (State.DRAINING, State.RETIRING)
 
     @invariant()
     def nothing_is_stuck(self) -> None:

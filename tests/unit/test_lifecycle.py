@@ -245,9 +245,32 @@ def test_a_wish_during_a_restart_is_another_restart() -> None:
     assert go(life_in(State.REPLACING), RestartWanted())[1][:2] == [Discard(), ForkSuccessor()]
 
 
+@pytest.mark.parametrize(
+    ("events", "state", "actions"),
+    [
+        ((SuccessorLost("exit 78"),), State.REPLACING, [Discard(), SendLead(), ForkSuccessor()]),
+        ((Exited(-9),), State.REPLACING, [Promote(), SendLead(), ForkSuccessor()]),
+        ((LinkDown("gone"), SuccessorLost("exit 78")), State.STOPPING, [Discard(), SendLead(), SendStop()]),
+        ((LinkDown("gone"), Exited(-9)), State.STOPPING, [Promote(), SendLead(), SendStop()]),
+        ((Drained(), LinkDown("gone")), State.STOPPING, [Discard(), SendStop()]),
+        ((Drained(), PeerSilent()), State.STOPPING, [Discard(), SendStop()]),
+        ((LinkDown("gone"), Drained(), PredecessorGone(0)), State.STOPPING, [SendStop()]),
+    ],
+)
+def test_a_wish_during_a_restart_outlives_whatever_becomes_of_that(
+    events: tuple[Event, ...], state: State, actions: list[Action]
+) -> None:
+    life, done = go(life_in(State.DRAINING), RestartWanted(), *events)
+    assert (life.state, life.again, life.failures) == (state, False, 0)
+    assert [action for action in done if not isinstance(action, ArmHandover | ArmStop)][-len(actions) :] == actions
+    if state is State.STOPPING:
+        assert go(life, LinkUp(), Exited(0))[0].state is State.STARTING
+
+
 def test_a_wan_lost_while_draining_shows_afterwards() -> None:
-    life, _ = go(life_in(State.DRAINING), LinkDown("no carrier"), Drained(), PredecessorGone(0))
-    assert (life.state, life.reason) == (State.DEGRADED, "no carrier")
+    for last in [Drained(), PredecessorGone(0)], [Exited(-9)], [SuccessorLost("exit 78")]:
+        life, _ = go(life_in(State.DRAINING), LinkDown("no carrier"), *last)
+        assert (life.state, life.reason) == (State.DEGRADED, "no carrier")
 
 
 def test_stop_is_forced_when_it_takes_too_long() -> None:
@@ -309,6 +332,7 @@ def test_explain() -> None:
         (State.UP, MemoryExceeded(1), "memory"),
         (State.UP, Unfit("it"), "unfit"),
         (State.UP, RestartWanted(), "order"),
+        (State.DRAINING, RestartWanted(), "order"),  # after this one
         (State.STARTING, LinkDown("gone"), "link"),
         (State.UP, LinkDown("gone"), None),  # it goes on
         (State.UP, StopWanted(), None),

@@ -57,6 +57,7 @@ class Timer(Protocol):
 
 Later = Callable[[float, Callable[[], None]], Timer]
 Apply = Callable[[HostPlan, Secrets], dict[str, WorkerChange]]
+Names = Callable[[], Set[str]]
 
 
 class _Version(NamedTuple):
@@ -85,10 +86,12 @@ class Configuration:
         """What runs."""
         return self._running.plan
 
-    def attach(self, secrets: Secrets, apply: Apply, later: Later, stopped: Callable[[], Set[str]]) -> None:
+    def attach(self, secrets: Secrets, apply: Apply, later: Later, stopped: Names, outdated: Names) -> None:
         """`apply` goes over to a plan, or raises HostFault or OSError and leaves all as it was; `later` is the
-        loop's; `stopped` names the workers that a change does not touch because the operator stopped them."""
+        loop's; `stopped` names the workers that a change does not touch because the operator stopped them, `outdated`
+        those that do not run as the plan has it, whatever the file says."""
         self._secrets, self._apply, self._later, self._stopped = secrets, apply, later, stopped
+        self._outdated = outdated
 
     def preview(self, text: str = "") -> Preview:
         """What going over to `text` (or, if it is empty, to the file) would change. Raises ChangeRefused."""
@@ -248,7 +251,8 @@ class Configuration:
     def _difference(self, version: _Version, secrets: Secrets) -> Preview:
         running, stopped = self._running, self._stopped()
         credentials = secrets.credentials != self._secrets.credentials
-        workers = worker_changes(running.plan, version.plan, credentials=credentials)
+        outdated = self._outdated()
+        workers = worker_changes(running.plan, version.plan, credentials=credentials, outdated=outdated)
         told = {n: what for n, what in workers.items() if n not in stopped or what not in ("restart", "sites")}
         return Preview(tuple(differences(running.actual, version.config)), told)
 

@@ -25,7 +25,7 @@ from mpq_supervisor.lifecycle import Policy, State
 from mpq_supervisor.orders import NICE, WorkerChange, worker_changes
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
 from mpq_supervisor.process import Worker
-from mpq_supervisor.rolling import Rolling
+from mpq_supervisor.rolling import SETTLED, Rolling, is_ripe
 from mpq_supervisor.secrets import Secrets
 from mpq_supervisor.status import HostStatus, WanCounters, configured_sites, worker_status
 from mpq_supervisor.store import Store
@@ -37,8 +37,6 @@ TICK = 0.25
 LATE = 4 * TICK
 """When the tick itself comes this late, the supervisor was stopped or starved: nobody is judged by it."""
 MEMORY_INTERVAL = 5.0
-SETTLED = frozenset({State.UP, State.WAITING, State.DEGRADED, State.STOPPED, State.FAILED})
-"""Where a worker that is restarted has arrived, well or not."""
 
 log = logging.getLogger(__name__)
 
@@ -142,14 +140,15 @@ class Fleet:
         restarted are so one after the other, as `ctl restart` does it.
         """
         around, old_plan = self._around, self._around.plan
-        changes = worker_changes(old_plan, plan, credentials=around.secrets.credentials != secrets.credentials)
+        renewed = around.secrets.credentials != secrets.credentials
+        changes = worker_changes(old_plan, plan, credentials=renewed, outdated=self.outdated())
         self._network.apply(plan)
         around.plan, around.policy, around.secrets = plan, _policy(plan), secrets
         self._failover.after, self._failover.back = plan.watchdog.failover_after, plan.watchdog.failback_after
         for entry in plan.workers:
             if entry.name not in self.workers:
                 self.workers[entry.name] = Worker(entry, around, self._note_change)
-            elif entry != self.workers[entry.name].entry:
+            else:
                 self.workers[entry.name].replace_entry(entry)
         for name, change in changes.items():
             worker = self.workers[name]
@@ -181,6 +180,10 @@ class Fleet:
         """Workers that the operator stopped: what a reload has for them, they are told when he starts them."""
         states = (State.STOPPING, State.STOPPED)
         return frozenset(name for name, worker in self.workers.items() if worker.life.state in states)
+
+    def outdated(self) -> frozenset[str]:
+        """Workers that run, but not as the plan has it: their restart is still to come, or has failed."""
+        return frozenset(name for name, worker in self.workers.items() if worker.outdated)
 
     async def wait(self, predicate: Callable[[], bool], seconds: float) -> bool:
         """Waits until `predicate` holds, looking again whenever a worker changes; False after `seconds`."""
@@ -231,7 +234,7 @@ class Fleet:
         self._zygote.tick(now)
         for worker in self.workers.values():
             worker.check_heartbeats(now)
-        self._replace_outdated()
+        self._replace_outdated(now)
         self._fail_over(now)
         if now >= self._next_memory:
             self._next_memory = now + MEMORY_INTERVAL
@@ -249,13 +252,12 @@ class Fleet:
                 stand_ins[tunnel.name] = [other.name for other in plan.stand_ins(tunnel)]
         self._network.divert(self._failover.step(up, stand_ins, now))
 
-    def _replace_outdated(self) -> None:
-        """Adopted workers of another version, or told something else, once they have said how they stand."""
-        for worker in self.workers.values():
-            if worker.outdated and worker.life.state in SETTLED:
-                worker.outdated = False
-                log.info("%s: adopted, to be replaced by what is to run now", worker.name)
-                self._rolling.want([worker.name])
+    def _replace_outdated(self, now: float) -> None:
+        """Of another version or told something else: adopted so, or what a reload began has failed."""
+        for name, worker in self.workers.items():
+            if worker.outdated and name not in self._rolling and is_ripe(worker.life, now):
+                log.info("%s: outdated, to be replaced by what is to run now", name)
+                self._rolling.want([name])
 
     def _check_memory(self) -> None:
         limit = self._around.plan.supervisor.memory_limit_mb * 1_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from hashlib import sha256
 from typing import Literal
 
@@ -11,7 +12,7 @@ from mpq_supervisor import __version__
 from mpq_supervisor.decode import Problem
 from mpq_supervisor.network import LinkState
 from mpq_supervisor.plan import HostPlan, HubWorkerPlan, TunnelPlan
-from mpq_supervisor.schema import FloodLimits, Supervisor
+from mpq_supervisor.schema import FloodLimits
 from mpq_worker.contract import (
     CONTRACT_VERSION,
     MAX_MESSAGE,
@@ -118,17 +119,19 @@ def with_lost(message: ConfigureHub, lost: tuple[LostPeer, ...]) -> ConfigureHub
     return whole
 
 
-def worker_changes(old: HostPlan, new: HostPlan, *, credentials: bool = False) -> dict[str, WorkerChange]:
+def worker_changes(
+    old: HostPlan, new: HostPlan, *, credentials: bool = False, outdated: Set[str] = frozenset()
+) -> dict[str, WorkerChange]:
     """What going over from one plan to the other does to each worker that it concerns. `credentials`: the files that
-    `identity` names have other contents."""
+    `identity` names have other contents; `outdated`: workers that run, but not as `old` has it."""
     before = {entry.name: entry for entry in old.workers}
     after = {entry.name: entry for entry in new.workers}
-    all_of_them = credentials or not same_host(old, new)
+    same = Credentials("", "")  # whether they are is the caller's word
     changes: dict[str, WorkerChange] = {name: "remove" for name in before if name not in after}
     for name, entry in after.items():
         if name not in before:
             changes[name] = "add"
-        elif all_of_them or not same_process(before[name], entry):
+        elif credentials or name in outdated or fingerprint(before[name], old, same) != fingerprint(entry, new, same):
             changes[name] = "restart"
         elif sites_of(before[name]) != sites_of(entry):
             changes[name] = "sites"
@@ -136,42 +139,19 @@ def worker_changes(old: HostPlan, new: HostPlan, *, credentials: bool = False) -
 
 
 def fingerprint(entry: Entry, plan: HostPlan, credentials: Credentials) -> str:
-    """Two processes with the same one are the same program and told the same, but for a hub's sites."""
+    """Two processes with the same one are the same program and told the same, but for what needs no restart: a hub's
+    sites come and go while it runs, and what is the network's alone is no worker's business."""
+    own: Entry
     message: ConfigureSite | ConfigureHub
-    ports: tuple[int, ...]
     if isinstance(entry, TunnelPlan):
-        message = configure_site(entry, plan, credentials, ("", 0))
-        ports = entry.source_ports
+        own = msgspec.structs.replace(entry, txqueuelen=0, table=0, mark=0)
+        message = configure_site(own, plan, credentials, ("", 0))
     else:
-        message = msgspec.structs.replace(configure_hub(entry, plan, credentials, b"", b""), sites=())
-        ports = (entry.port,)
-    order = fork_order(entry, plan, may_raise=True)
-    return sha256(msgspec.msgpack.encode((__version__, CONTRACT_VERSION, message, ports, order))).hexdigest()[:16]
-
-
-def same_process(old: Entry, new: Entry) -> bool:
-    """Whether a worker configured as `old` can go on as `new`: at a hub, sites come and go while it runs, and what
-    is the network's alone is no worker's business."""
-    if isinstance(old, HubWorkerPlan) and isinstance(new, HubWorkerPlan):
-        changed = msgspec.structs.replace(old, sites=new.sites, routes=new.routes, txqueuelen=new.txqueuelen)
-        return changed == new
-    if isinstance(old, TunnelPlan) and isinstance(new, TunnelPlan):
-        changed_too = msgspec.structs.replace(old, txqueuelen=new.txqueuelen, table=new.table, mark=new.mark)
-        return changed_too == new
-    return False
-
-
-def same_host(old: HostPlan, new: HostPlan) -> bool:
-    """Whether what every worker is told is the same in both plans."""
-    return (
-        (old.name, old.hub_name, old.timing) == (new.name, new.hub_name, new.timing)
-        and _limits(old.limits) == _limits(new.limits)
-        and _told(old.supervisor) == _told(new.supervisor)
-    )
-
-
-def _told(supervisor: Supervisor) -> tuple[object, ...]:
-    return supervisor.key_update_packets, supervisor.on_orphan, supervisor.cpus, supervisor.native
+        own = msgspec.structs.replace(entry, txqueuelen=0, sites=(), routes=())
+        message = configure_hub(own, plan, credentials, b"", b"")
+    order = fork_order(own, plan, may_raise=True)
+    told = (__version__, CONTRACT_VERSION, plan.name, plan.hub_name, own, message, order)
+    return sha256(msgspec.msgpack.encode(told)).hexdigest()[:16]
 
 
 def _limits(limits: FloodLimits) -> Limits:

@@ -17,7 +17,7 @@ from mpq_supervisor import happenings, lifecycle
 from mpq_supervisor.events import Kind, marks
 from mpq_supervisor.incarnation import Incarnation, Surroundings
 from mpq_supervisor.lifecycle import Life, State
-from mpq_supervisor.orders import Entry, obstacle, sites_of
+from mpq_supervisor.orders import Entry, fingerprint, obstacle, sites_of
 from mpq_supervisor.plan import TunnelPlan
 from mpq_supervisor.signer import SignatureRefused
 from mpq_supervisor.survivors import Survivor
@@ -66,11 +66,11 @@ class Worker:
         self.refused_signatures = 0
         self.causes: dict[str, int] = {}  # how often each `lifecycle.cause` had it started anew
         self._last_report = Report()
-        self.outdated = False  # adopted, but not what it would be if it were started now
         self._stored: tuple[str, ...] = ()  # names in the store
         self._generation = 0  # of the leader
         self._killed: set[Incarnation] = set()  # not waited for
         self._around = around
+        self._fingerprint = fingerprint(entry, around.plan, around.secrets.credentials)  # of what is to run now
         self._changed = changed
         self._timer: TimerHandle | None = None
         self._notices = Throttle()
@@ -103,6 +103,12 @@ class Worker:
         return self.life.state is State.STARTING and self.leader is not None and self.leader.adopted
 
     @property
+    def outdated(self) -> bool:
+        """Whether it runs, but no process of it is what would be started now."""
+        running = [one.fingerprint for one in (self.leader, self.other) if one is not None]
+        return bool(running) and self._fingerprint not in running
+
+    @property
     def rates(self) -> tuple[float, float]:
         """The leader's, in bit/s, in and out."""
         return self.leader.rates if self.leader else (0.0, 0.0)
@@ -130,7 +136,6 @@ class Worker:
         sock = socket.socket(fileno=survivor.channel)
         self._generation, self._stored = survivor.generation, survivor.names
         self.leader = Incarnation(self.entry, survivor.generation, self._around, self, channel=sock)
-        self.outdated = survivor.fingerprint != self.leader.fingerprint
         self.feed(happenings.Adopted())
         self.leader.adopt(survivor)
 
@@ -141,8 +146,9 @@ class Worker:
         self.feed(happenings.LinkDown(reason) if reason else happenings.LinkUp())
 
     def replace_entry(self, entry: Entry) -> None:
-        """A reload changed the plan of this worker in nothing but its sites, or it will be restarted."""
+        """After a reload: this worker's plan has changed in nothing but its sites, or it will be restarted."""
         old, self.entry = self.entry, entry
+        self._fingerprint = fingerprint(entry, self._around.plan, self._around.secrets.credentials)
         for one in (self.leader, self.other):
             if one is None:
                 continue

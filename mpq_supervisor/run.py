@@ -104,7 +104,8 @@ class _Supervisor:
         self._host.up()
         self._store.sweep()
         self._fleet = Fleet(plan, secrets, self._host, zygote, register, self._duty, self._store, weights)
-        self._configuration.attach(secrets, self._apply, loop.call_later, self._fleet.stopped)
+        fleet = self._fleet
+        self._configuration.attach(secrets, self._apply, loop.call_later, fleet.stopped, fleet.outdated)
         self._feed = Feed(self._fleet.status)
         logging.getLogger().addHandler(self._feed)
         control = Control(self._fleet, self._configuration, self._host, Inquiry(self._feed.ask))

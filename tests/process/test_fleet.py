@@ -195,6 +195,32 @@ def test_reload_touches_only_what_changed(run: Run, site_plan: HostPlan, tmp_pat
     run(body())
 
 
+def test_a_restart_for_a_reload_that_fails_is_tried_again(
+    run: Run, site_plan: HostPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next reload, though nothing else has changed, and later by itself."""
+    changed = tuple(msgspec.structs.replace(tunnel, mtu=1300) for tunnel in site_plan.tunnels[:1])
+    plan = msgspec.structs.replace(site_plan, tunnels=(*changed, *site_plan.tunnels[1:]))
+
+    async def body() -> None:
+        async with Rig(site_plan, tmp_path) as rig:
+            pids, worker = await rig.pids(), rig.fleet.workers["cr1"]
+            with monkeypatch.context() as patch:
+                patch.setattr(rig.network, "tunnel_fds", lambda tunnel, generation: None)
+                for failed in (1, 2):
+                    assert rig.fleet.reload(plan, Secrets(plan)) == {"cr1": "restart"}
+                    await rig.until(lambda: worker.life.failed_restarts == failed)  # noqa: B023 - used up at once
+                    assert rig.fleet.outdated() == {"cr1"}
+            assert await rig.pids() == pids
+            monkeypatch.setattr("mpq_supervisor.rolling.RETRY", 0.0)
+            await rig.until(lambda: not rig.fleet.outdated())
+            await rig.all_in("UP")
+            assert {name for name in pids if rig.pid(name) != pids[name]} == {"cr1"}
+            assert rig.fleet.reload(plan, Secrets(plan)) == {}
+
+    run(body())
+
+
 def test_reload_gives_a_running_hub_its_sites(
     run: Run, make_plan_of: Callable[[str], HostPlan], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -46,6 +46,7 @@ supervisor = {{ state_directory = "{self.state}" }}
         self.applied: list[HostPlan] = []
         self.fault: Exception | None = None
         self.stopped: set[str] = set()
+        self.outdated: set[str] = set()
         self.step: Callable[[], None] = lambda: None
         self.timers: dict[int, tuple[float, Callable[[], None]]] = {}
         self.boot()
@@ -54,7 +55,8 @@ supervisor = {{ state_directory = "{self.state}" }}
         """The supervisor starts; timers of one before are gone."""
         self.timers.clear()
         self.running = Configuration(self.file)
-        self.running.attach(Secrets(self.running.plan), self._apply, self._later, lambda: self.stopped)
+        secrets = Secrets(self.running.plan)
+        self.running.attach(secrets, self._apply, self._later, lambda: self.stopped, lambda: self.outdated)
 
     def edit(self, old: str, new: str) -> None:
         text = self.file.read_text()
@@ -159,6 +161,17 @@ def test_a_stopped_worker_is_not_said_to_restart(host: Host) -> None:
     host.edit(*SLOWER)
     assert describe(host.running.preview())[1:] == ["cr1 restarts", "df1 restarts"]
     assert host.running.reload().workers == {"cr1": "restart", "df1": "restart"}
+
+
+def test_whose_restart_has_failed_differs_until_one_succeeds(host: Host) -> None:
+    host.edit(*SLOWER)
+    host.running.reload()
+    host.outdated = {"br1", "cr1"}
+    assert describe(host.running.preview()) == ["cr1 restarts", "br1 restarts"]
+    host.stopped = {"cr1"}
+    assert describe(host.running.reload()) == ["br1 restarts"]
+    host.outdated.clear()
+    assert describe(host.running.preview()) == []
 
 
 def test_new_certificates_are_seen_though_the_file_is_the_same(host: Host) -> None:

@@ -13,14 +13,13 @@ from mpq_supervisor.orders import (
     check_sites,
     configure_hub,
     configure_site,
+    fingerprint,
     fork_order,
     obstacle,
-    same_host,
-    same_process,
     with_lost,
 )
 from mpq_supervisor.pki import MAX_CERTIFICATES
-from mpq_supervisor.plan import make_plan
+from mpq_supervisor.plan import HostPlan, make_plan
 from mpq_supervisor.schema import FloodLimits
 from mpq_worker.contract import MAX_MESSAGE, Credentials, Limits, LostPeer, SiteEntry, TrafficClass
 
@@ -95,25 +94,31 @@ def test_limits_follow_from_how_many_handshakes_there_may_be() -> None:
     few = msgspec.structs.replace(HUB, limits=FloodLimits(handshakes=64, connections=10))
     message = configure_hub(HUB.hub_workers[0], few, CREDENTIALS, b"k" * 32, b"r" * 32)
     assert message.limits == Limits(connections=10, handshakes=64, per_source=8, retry_from=4)
-    assert not same_host(HUB, few)
-    assert same_host(HUB, msgspec.structs.replace(HUB, limits=FloodLimits(first_packets=1, strangers=10)))
+    assert not same(HUB, few)
+    assert same(HUB, msgspec.structs.replace(HUB, limits=FloodLimits(first_packets=1, strangers=10)))
 
 
-def test_only_sites_may_change_under_a_running_worker() -> None:
-    worker = HUB.hub_workers[0]
-    assert same_process(worker, msgspec.structs.replace(worker, sites=(), routes=()))
-    assert not same_process(worker, msgspec.structs.replace(worker, mtu=worker.mtu - 1))
-    tunnel = SITE.tunnels[0]
-    assert same_process(tunnel, tunnel)
-    assert not same_process(tunnel, msgspec.structs.replace(tunnel, source_ports=(1, 2)))
+def same(old: HostPlan, new: HostPlan, **changes: object) -> bool:
+    """Whether the first worker of both plans, in the second with `changes`, is the same process."""
+    before, after = old.workers[0], msgspec.structs.replace(new.workers[0], **changes)
+    return fingerprint(before, old, CREDENTIALS) == fingerprint(after, new, CREDENTIALS)
+
+
+def test_only_sites_and_what_is_the_networks_may_change_under_a_running_worker() -> None:
+    assert same(HUB, HUB, sites=(), routes=(), txqueuelen=1)
+    assert not same(HUB, HUB, mtu=1300)
+    assert not same(HUB, HUB, addresses=("192.0.2.9",))
+    assert same(SITE, SITE, txqueuelen=1, table=1, mark=1)
+    assert not same(SITE, SITE, source_ports=(1, 2))
+    assert not same(SITE, SITE, hub_addresses=("192.0.2.9",))
 
 
 def test_what_all_workers_are_told() -> None:
-    assert same_host(SITE, msgspec.structs.replace(SITE, tunnels=()))
+    assert same(SITE, msgspec.structs.replace(SITE, rules=()))
     slower = msgspec.structs.replace(SITE.watchdog, peer_timeout=9.0)
-    assert not same_host(SITE, msgspec.structs.replace(SITE, watchdog=slower))
+    assert not same(SITE, msgspec.structs.replace(SITE, watchdog=slower))
     orphans = msgspec.structs.replace(SITE.supervisor, on_orphan="exit")
-    assert not same_host(SITE, msgspec.structs.replace(SITE, supervisor=orphans))
+    assert not same(SITE, msgspec.structs.replace(SITE, supervisor=orphans))
 
 
 def test_obstacles_by_name() -> None:

@@ -6,11 +6,12 @@ Ids are stable and speak for themselves: `isolation.br2_30.cr2.received_ratio`.
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ class Meta(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One figure: the median of its runs. `met` is None where there is no target."""
+    """One figure: the median of its runs, nan if any of them failed. `met` is None where there is no target."""
 
     id: str
     value: float
@@ -63,7 +64,7 @@ class Results(msgspec.Struct, frozen=True):
         """Add a figure; its target is met at equality too. Raises `ValueError` on a second figure of that id."""
         if any(row.id == id for row in self.rows):
             raise ValueError(f"result {id} is there already")
-        value = statistics.median(runs)
+        value = float("nan") if _any_failed(runs) else statistics.median(runs)
         met = None if target is None else (value <= target if better == "lower" else value >= target)
         row = Row(id, value, unit, target, met, list(runs))
         self.rows.append(row)
@@ -90,8 +91,8 @@ class Results(msgspec.Struct, frozen=True):
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Nearest-rank percentile of values in ascending order; nan of nothing."""
-    if not ordered:
+    """Nearest-rank percentile of values in ascending order; nan of nothing, or where there is one among them."""
+    if not ordered or _any_failed(ordered):
         return float("nan")
     rank = -(-len(ordered) * percent // 100)  # rounded up
     return ordered[max(0, int(rank) - 1)]
@@ -100,6 +101,11 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 def ratio(one: float, other: float) -> float:
     """`one / other`; nan where the other is 0, as that of a measurement that failed."""
     return one / other if other else float("nan")
+
+
+def _any_failed(values: Iterable[float]) -> bool:
+    """Whether there is a nan, of which no order can be had."""
+    return any(map(math.isnan, values))
 
 
 def _commit() -> str:

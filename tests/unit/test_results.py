@@ -24,6 +24,8 @@ def results() -> Results:
         ([5, 80, 79], "lower", 79, True),
         ([81], "lower", 80, False),
         ([math.nan], "lower", 80, False),
+        ([math.nan, 5, 6], "lower", 80, False),
+        ([math.nan, 99, 99], "higher", 80, False),
         ([1, 2], "lower", None, None),
     ],
 )
@@ -32,6 +34,12 @@ def test_a_target_is_met_by_the_median(
 ) -> None:
     row = results.add("x.y", runs, "ms", target=target, better="higher" if better == "higher" else "lower")
     assert row.met is met
+
+
+def test_a_run_that_failed_shows(results: Results) -> None:
+    row = results.add("x.y", [math.nan, 5, 6], "ms")
+    assert math.isnan(row.value)
+    assert row.met is None
 
 
 def test_the_file_has_the_one_shape(results: Results, tmp_path: Path) -> None:
@@ -67,6 +75,7 @@ def test_an_id_stands_for_one_figure(results: Results) -> None:
 def test_percentile_is_by_nearest_rank(percent: float, value: float) -> None:
     assert percentile(range(1, 101), percent) == value
     assert math.isnan(percentile([], percent))
+    assert math.isnan(percentile(sorted([1.0, math.nan, 2.0]), percent))
 
 
 def test_here_tells_of_this_machine() -> None:

@@ -2,8 +2,9 @@
 
 Each target gets its share of the time in a process of its own, one after the other, and begins with its corpus and
 with what earlier runs have found, in build/fuzz. An input that breaks an invariant is kept as
-build/fuzz/TARGET-crash-…; then the target begins again. Exit code 1 if there was one. Executions are added up over
-runs in build/fuzz/executions.json (`fuzz.executions.ever`).
+build/fuzz/TARGET-crash-…; then the target begins again. A process that fails for any other reason, also before it
+has run anything, is a finding too. Exit code 1 if there was one. Executions are added up over runs in
+build/fuzz/executions.json (`fuzz.executions.ever`).
 
     python -m tests.fuzz --keep         instead: the smallest inputs of build/fuzz go into the corpora
 """
@@ -84,10 +85,10 @@ def run(name: str, seconds: float) -> Outcome:
     executions = coverage = findings = 0
     while findings < MAX_FINDINGS and (left := seconds - (time.monotonic() - begun)) > 0:
         options = [f"-max_total_time={max(1, round(left))}", f"-artifact_prefix={WORK}/{name}-"]
-        log = _child(name, [*options, str(found), str(CORPORA / name)])
+        code, log = _child(name, [*options, str(found), str(CORPORA / name)])
         executions += max(map(int, re.findall(r"^#(\d+)\t", log, re.MULTILINE)), default=0)
         coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", log))])
-        if "ERROR: " not in log and "runtime error: " not in log:
+        if not code:
             break
         findings += 1
         (WORK / f"{name}-{findings}.log").write_text(log)
@@ -115,12 +116,12 @@ def keep(name: str) -> None:
     print(f"{name}: {len(inputs(name))} inputs")
 
 
-def _child(name: str, options: list[str]) -> str:
-    """Runs libFuzzer on a target in a process of its own; what it wrote."""
+def _child(name: str, options: list[str]) -> tuple[int, str]:
+    """Runs libFuzzer on a target in a process of its own; its exit code (0: the time is over), and what it wrote."""
     program = [str(fuzzer(name))] if name in NAMES else [sys.executable, "-m", "tests.fuzz.child", name]
     command = [*program, f"-max_len={MAX_INPUT}", "-rss_limit_mb=2048", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    return done.stdout.decode(errors="replace")
+    return done.returncode, done.stdout.decode(errors="replace")
 
 
 if __name__ == "__main__":

@@ -211,8 +211,12 @@ class Host:
         return self._guarded
 
     def wan_counters(self) -> dict[str, WanCounters]:
-        """What the interfaces of the WANs have carried; without those that are not there."""
-        there = psutil.net_io_counters(pernic=True, nowrap=False) if self._plan.wans else {}
+        """What the interfaces of the WANs have carried; without those that are not there, none if we cannot look."""
+        try:
+            there = psutil.net_io_counters(pernic=True, nowrap=False) if self._plan.wans else {}
+        except OSError as error:  # we have no descriptor left
+            self._log.debug("network: %s", error)
+            return {}
         return {
             wan.name: WanCounters(wan.interface, counted.bytes_recv, counted.bytes_sent)
             for wan in self._plan.wans

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import socket
 import tomllib
@@ -112,6 +113,17 @@ def test_what_a_wan_carried_is_the_kernels_count(site: Host) -> None:
     assert after.sent - before.sent >= 1000 + 8 + 20 + 14
     run("ip link set wan5 down", "ip link set wan5 name other")
     assert "wan5" not in site.wan_counters()
+
+
+def test_without_a_descriptor_nothing_is_told_of_the_wans(site: Host) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        told = site.wan_counters()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert told == {}
+    assert "wan5" in site.wan_counters()
 
 
 def test_check_names_what_is_wrong_and_the_command(site: Host) -> None:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-
-import psutil
+from collections.abc import Callable
+from contextlib import suppress
 
 from mpq_supervisor.requests import Code
 from tools.chaos.clock import Clock
+from tools.chaos.descriptors import none_left
 from tools.chaos.memory import MemoryGroup
 from tools.chaos.plan import Fault
 from tools.product import Side
 from tools.system import System
 from tools.topology import HUB, Flow
-from tools.wait import end, pause
+from tools.wait import end, pause, until
 
 JUMPS = (86_400.0, -1_800.0)
 """Seconds by which the wall clock jumps. Certificates are good from an hour before they are made."""
 RESTART_DELAY = 0.25
 """Seconds until whoever manages services starts a dead supervisor again: RestartSec= of the unit."""
+_SHORTAGE = os.strerror(errno.EMFILE)
 
 
 class Injector:
@@ -133,10 +134,11 @@ class Injector:
             filler.unlink()
 
     def _exhaust_descriptors(self, fault: Fault) -> None:
-        supervisor = self._system.products[fault.side].pid
-        limit = len(os.listdir(f"/proc/{supervisor}/fd"))
-        with self._system.hold(fault.side, fault.victim) as held, _limited(supervisor, limit):
+        """Lasts until the supervisor has wanted one in vain, and `seconds` more."""
+        side, before = fault.side, len(self._system.log(fault.side))
+        with self._system.hold(side, fault.victim) as held, none_left(self._system.products[side].pid):
             held.send(signal.SIGKILL)
+            until(lambda: _SHORTAGE in self._system.log(side)[before:], lambda: f"{side} lacked nothing", every=0.1)
             pause(fault.seconds)
 
     def _exhaust_memory(self, fault: Fault) -> None:
@@ -192,15 +194,3 @@ class Injector:
 
 def _wan(fault: Fault) -> int:
     return int(fault.victim.removeprefix("wan"))
-
-
-@contextmanager
-def _limited(pid: int, descriptors: int) -> Iterator[None]:
-    """A process that may open no further descriptor meanwhile."""
-    process = psutil.Process(pid)
-    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
-    process.rlimit(psutil.RLIMIT_NOFILE, (descriptors, hard))
-    try:
-        yield
-    finally:
-        process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))

@@ -81,6 +81,10 @@ number = 0
 [nat]
 interface = "ens3"
 """
+_PORTAL = """
+[portal]
+history_mb = 16
+"""
 
 
 @dataclass(frozen=True)
@@ -117,16 +121,18 @@ def deploy(
     rate_mbit: float | None = None,
     site_cpus: tuple[int, ...] = (),
     hub_cpus: tuple[int, ...] = (),
+    portals: bool = False,
 ) -> Deployment:
     """Write certificates and both files below `directory`, as a rule the lab's.
 
     `rate_mbit` is what the site may send by each WAN (HTB); `site_cpus` and `hub_cpus` are those that each host's
-    workers run on.
+    workers run on; with `portals` each has one, which lets nobody in.
     """
     certificates = directory / "pki"
     issue(certificates)
-    site = write(directory, "site", SITE_NAME, 47000, _site_sections(rate_mbit), site_cpus)
-    hub = write(directory, "hub", HUB_NAME, 47100, _hub_sections(), hub_cpus)
+    portal = _PORTAL if portals else ""
+    site = write(directory, "site", SITE_NAME, 47000, _site_sections(rate_mbit) + portal, site_cpus)
+    hub = write(directory, "hub", HUB_NAME, 47100, _hub_sections() + portal, hub_cpus)
     return Deployment(site, hub, certificates, {tunnel.name: tunnel for tunnel in make_plan(load(site)).tunnels})
 
 

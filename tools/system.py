@@ -9,8 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from mpq_supervisor.lifecycle import State
+from mpq_supervisor.portal_process import COMMAND, PAUSE
 from mpq_supervisor.status import HostStatus, WorkerStatus
 from tools import namespaces
 from tools.lab import Lab
@@ -18,9 +20,11 @@ from tools.lab_config import Deployment
 from tools.product import Product, Side
 from tools.setns import inside
 from tools.topology import Role
-from tools.wait import Held, end, until
+from tools.wait import PATIENCE, Held, end, until
 
 SIDES: tuple[Side, ...] = ("hub", "site")
+AGAIN = PAUSE[1] + PATIENCE
+"""Seconds after which what ended, even again and again, counts as not coming back."""
 
 
 class System:
@@ -88,8 +92,17 @@ class System:
         """The pid of every worker of one end; all must have one."""
         return {name: pid_of(worker) for name, worker in self.workers(side).items()}
 
+    def portal(self, side: Side) -> int | None:
+        """The pid of one end's portal, of which `ctl` does not tell; None while there is none. Raises
+        `psutil.NoSuchProcess` where no supervisor lives."""
+        for child in psutil.Process(self.products[side].pid).children():
+            with suppress(psutil.NoSuchProcess):  # it ended just now
+                if COMMAND[-1] in child.cmdline():
+                    return child.pid
+        return None
+
     def hold(self, side: Side, name: str) -> Held:
-        """A process of one end, to be closed by the caller: a worker, the `zygote` or the `supervisor`.
+        """A process of one end, to be closed by the caller: a worker, the `zygote`, the `portal` or the `supervisor`.
 
         One that goes before we have it was not the one: the next one is waited for, and `misses` counts it.
         """
@@ -99,7 +112,7 @@ class System:
             found.extend(self._hold(side, name))
             return bool(found)
 
-        until(have, lambda: f"{side} has no {name}")
+        until(have, lambda: f"{side} has no {name}", seconds=AGAIN)
         return found[0]
 
     def _hold(self, side: Side, name: str) -> list[Held]:
@@ -121,6 +134,8 @@ class System:
     def _pid(self, side: Side, name: str) -> int | None:
         if name == "supervisor":
             return self.products[side].pid
+        if name == "portal":
+            return self.portal(side)
         status = self.status(side)
         return status.zygote_pid if name == "zygote" else {w.name: w.pid for w in status.workers}[name]
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from mpq_supervisor.portal.auth import hash_of
@@ -71,11 +70,8 @@ class Portal(NamedTuple):
             return False
 
     def pid(self) -> int:
-        (pid,) = (
-            child.pid
-            for child in psutil.Process(self.system.products[self.side].pid).children()
-            if "mpq_supervisor.portal" in child.cmdline()
-        )
+        pid = self.system.portal(self.side)
+        assert pid is not None
         return pid
 
 

@@ -23,6 +23,12 @@ def test_both_files_pass_the_check(deployment: Deployment) -> None:
     assert (check(deployment.site), check(deployment.hub)) == (0, 0)
 
 
+def test_portals_are_there_where_they_are_wanted(tmp_path: Path) -> None:
+    deployment = deploy(tmp_path, portals=True)
+    assert (check(deployment.site), check(deployment.hub)) == (0, 0)
+    assert None not in (load(deployment.site).portal, load(deployment.hub).portal)
+
+
 def test_nine_tunnels_meet_nine_workers(deployment: Deployment) -> None:
     assert " ".join(sorted(deployment.tunnels)) == "br1 br2 br3 cr1 cr2 cr3 df1 df2 df3"
     site, hub = make_plan(load(deployment.site)), make_plan(load(deployment.hub))

@@ -47,7 +47,8 @@ LOGS = Path("build/chaos-logs")
 OUTPUT = Path("build/chaos.json")
 PICTURE = Path("build/chaos.png")
 RTT_MS = 20
-DISK = "256k"
+DISK = "32m"
+"""Of each end; its portal's history takes 16 MB at most, and its write-ahead log."""
 _LOAD_PORT = 7500
 _AT_MOST = 100 * 3600.0
 
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
             lab.delay(wan, RTT_MS)
         clock = Clock(lab.directory / "clock")
         lab.environment = clock.environment
-        deployment = deploy(lab.directory)
+        deployment = deploy(lab.directory, portals=True)
         places = places_of(deployment)
         plan = make_plan(options.seed, count, places, kinds)
         system = System(lab, deployment)

@@ -51,6 +51,8 @@ class Injector:
             "supervisor.stop": self._stop_supervisor,
             "supervisor.restart": lambda fault: self._succeed(fault.side, self._system.restart),
             "service.stop": self._stop_service,
+            "portal.kill": lambda fault: self._end(fault.side, "portal", signal.SIGKILL),
+            "portal.stop": lambda fault: self._pause(fault.side, "portal", fault.seconds),
             "disk.full": self._fill_disk,
             "descriptors.none": self._exhaust_descriptors,
             "memory.none": self._exhaust_memory,

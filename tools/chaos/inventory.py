@@ -39,7 +39,8 @@ def take_inventory(system: System) -> Inventory:
     processes: dict[str, int] = {}
     for side in SIDES:
         status = system.status(side)
-        named = {"supervisor": status.pid, "zygote": status.zygote_pid, **{w.name: w.pid for w in status.workers}}
+        named = {"supervisor": status.pid, "zygote": status.zygote_pid, "portal": system.portal(side)}
+        named |= {worker.name: worker.pid for worker in status.workers}
         for name, pid in named.items():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it went just now
                 if pid is not None:

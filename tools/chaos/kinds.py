@@ -13,7 +13,7 @@ import msgspec
 
 from tools.product import Side
 
-Victim = Literal["worker", "zygote", "supervisor", "tun", "wan", "host"]
+Victim = Literal["worker", "zygote", "supervisor", "portal", "tun", "wan", "host"]
 Scope = Literal["none", "tunnel", "wan", "all"]
 
 BOTH: tuple[Side, ...] = ("site", "hub")
@@ -48,6 +48,8 @@ KINDS = (
     Kind("supervisor.stop", "supervisor", "none", lasting=(0.5, 3.0), bound=8.0),
     Kind("supervisor.restart", "supervisor", "none", bound=8.0),
     Kind("service.stop", "supervisor", "all", bound=8.0),
+    Kind("portal.kill", "portal", "none"),
+    Kind("portal.stop", "portal", "none", lasting=(0.5, 3.0)),  # nobody ends it: it goes on
     # What a host runs short of, while a worker dies.
     Kind("disk.full", "worker", "tunnel", lasting=(0.5, 1.0)),
     Kind("descriptors.none", "worker", "tunnel", lasting=(0.5, 1.0), bound=6.0),

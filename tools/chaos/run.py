@@ -19,7 +19,7 @@ from tools.chaos.judge import Event
 from tools.chaos.kinds import BY_NAME
 from tools.chaos.ledger import Ledger
 from tools.chaos.plan import Fault, Place
-from tools.system import SIDES, System
+from tools.system import AGAIN, SIDES, System
 from tools.wait import PATIENCE, pause, until
 
 SLOT = 3.0
@@ -107,7 +107,8 @@ def run(
 
 
 def settled(system: System) -> Inventory:
-    """What the hosts have when nothing has happened for a while."""
+    """What the hosts have when everything runs and nothing has happened for a while."""
+    until(lambda: all(map(system.portal, SIDES)), lambda: "a portal does not run", seconds=AGAIN)
     pause(WARM_UP)
     return take_inventory(system)
 
